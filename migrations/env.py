@@ -1,0 +1,64 @@
+"""How Alembic reaches the database: online with one migrator at a time, offline as plain SQL."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.log import configure_logging
+from service.models import Base
+from service.settings import get_settings
+
+LOCK_KEY = 7_103_981_164  # any number, the same for all migrators of this schema
+LOCK_POLL = 0.5  # seconds
+ONLY_IN_MIGRATIONS = {"ix_items_name_trgm"}  # made where pg_trgm is available
+
+settings = get_settings()
+configure_logging(settings)
+
+
+def run_offline() -> None:
+    """Print the SQL."""
+    context.configure(
+        dialect_name="postgresql",
+        target_metadata=Base.metadata,
+        literal_binds=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    """Migrate, while no other migrator does."""
+    engine = create_async_engine(settings.engine_url, poolclass=NullPool)
+    async with engine.connect() as guard, engine.connect() as conn:
+        # Polled on a connection without a transaction: one that waits inside pg_advisory_lock()
+        # holds a snapshot, and CREATE INDEX CONCURRENTLY in another migrator waits for that.
+        await guard.execution_options(isolation_level="AUTOCOMMIT")
+        try_lock = text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")
+        while not await guard.scalar(try_lock):  # noqa: ASYNC110 (it waits for another process)
+            await asyncio.sleep(LOCK_POLL)
+        await conn.run_sync(migrate)
+    await engine.dispose()
+
+
+def migrate(conn: Connection) -> None:
+    """Run the migrations on `conn`, each in a transaction of its own."""
+    context.configure(
+        connection=conn,
+        target_metadata=Base.metadata,
+        transaction_per_migration=True,
+        compare_server_default=True,
+        include_name=lambda name, kind, parents: name not in ONLY_IN_MIGRATIONS,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    asyncio.run(run_online())

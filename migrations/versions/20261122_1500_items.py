@@ -1,0 +1,66 @@
+"""Items.
+
+Revision: 4d1f0c6a9b27, the first
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "4d1f0c6a9b27"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '3s'")
+    op.create_table(
+        "items",
+        sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
+        sa.Column("name", sa.Text(collation="C"), nullable=False),
+        sa.Column("description", sa.Text()),
+        sa.Column("price", sa.Numeric(12, 2)),
+        sa.Column("is_active", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.func.now(),
+            nullable=False,
+        ),
+        sa.Column(
+            "updated_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.func.now(),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_items"),
+        sa.CheckConstraint("char_length(name) BETWEEN 1 AND 255", name="ck_items_name_length"),
+        sa.CheckConstraint("char_length(description) <= 10000", name="ck_items_description_length"),
+        sa.CheckConstraint("price >= 0 AND price < 'NaN'", name="ck_items_price_range"),
+        sa.CheckConstraint("version >= 1", name="ck_items_version_positive"),
+    )
+    op.create_index("ix_items_is_active_id", "items", ["is_active", "id"])
+    op.create_index("ix_items_name_id", "items", ["name", "id"])
+    op.create_index("ix_items_price_id", "items", ["price", "id"])
+    op.create_index("ix_items_created_at_id", "items", ["created_at", "id"])
+    # The server decides, so that the SQL printed offline decides the same.
+    op.execute(
+        """
+        DO $$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm') THEN
+                CREATE EXTENSION IF NOT EXISTS pg_trgm;
+                CREATE INDEX ix_items_name_trgm ON items
+                    USING gin (lower(name COLLATE "default") gin_trgm_ops);
+            END IF;
+        END
+        $$
+        """
+    )
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '3s'")
+    # The extension stays: others may use it.
+    op.drop_table("items")

@@ -1,0 +1,193 @@
+"""Every error and its one form on the wire: application/problem+json (RFC 9457).
+
+    ServiceError                 500  internal-error
+    +-- InvalidInput             422  invalid-input
+    +-- NotFound                 404  not-found
+    +-- BodyTooLarge             413  body-too-large
+    +-- Unavailable              503  unavailable
+
+Those are raised here in the service; `HTTPException` (an unknown route or method), slowapi's
+`RateLimitExceeded`, FastAPI's `RequestValidationError` and the database's faults join them below.
+The first line of an error's docstring is what its client reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import orjson
+import structlog
+from asyncpg.exceptions import PostgresError
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from slowapi.errors import RateLimitExceeded
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from service.log import request_id
+
+logger = structlog.get_logger(__name__)
+
+RETRY_AFTER = 1  # seconds; what a client should wait when the service cannot serve it now
+
+
+class ServiceError(HTTPException):
+    """Something went wrong in the service; the request id leads to the log line that says what."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        default = (type(self).__doc__ or "").split("\n", 1)[0]
+        super().__init__(self.status, detail or default, headers)
+
+
+class InvalidInput(ServiceError):
+    """The request does not have the form that this operation takes; `errors` says where and why.
+
+    Each of `errors` has a `detail`, and a `pointer` into the body or the name of a `parameter`.
+    """
+
+    status, kind, title = 422, "invalid-input", "Invalid input"
+
+    def __init__(self, errors: Sequence[Mapping[str, str]]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+class NotFound(ServiceError):
+    """There is nothing here."""
+
+    status, kind, title = 404, "not-found", "Not found"
+
+
+class BodyTooLarge(ServiceError):
+    """The request's body is larger than this service takes."""
+
+    status, kind, title = 413, "body-too-large", "Body too large"
+
+
+class Unavailable(ServiceError):
+    """The database does not answer at the moment; try again shortly."""
+
+    status, kind, title = 503, "unavailable", "Unavailable"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, {"Retry-After": str(RETRY_AFTER)})
+
+
+# Of the errors that are not ours, by status: the kind and the title.
+OTHERS = {
+    400: ("bad-request", "Bad request"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "Method not allowed"),
+    429: ("too-many-requests", "Too many requests"),
+}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem."""
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    for fault in (DBAPIError, PoolTimeoutError, PostgresError, OSError):
+        app.add_exception_handler(fault, _on_database_fault)
+
+
+def problem(request: Request, error: HTTPException) -> Response:
+    """The answer that tells a client of `error`."""
+    if isinstance(error, ServiceError):
+        kind, title = error.kind, error.title
+    else:
+        kind, title = OTHERS.get(error.status_code, ("error", "Error"))
+    content: dict[str, Any] = {
+        "type": f"urn:items-service:{kind}",
+        "title": title,
+        "status": error.status_code,
+        "detail": error.detail,
+        "instance": quote(request.scope["path"], safe="/", errors="replace"),
+        "request_id": request_id.get(),
+    }
+    if isinstance(error, InvalidInput):
+        content["errors"] = error.errors
+    return Response(
+        orjson.dumps(content),
+        error.status_code,
+        dict(error.headers or {}),
+        media_type="application/problem+json",
+    )
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        error = HTTPException(
+            405, f"{request.method} is not among this path's methods", {"Allow": _allowed(request)}
+        )
+    elif error.status_code == 404 and not isinstance(error, ServiceError):
+        error = NotFound("There is no such path")
+    elif isinstance(error, RateLimitExceeded):
+        error = HTTPException(429, f"More than {error.detail}; slow down", error.headers)
+    return problem(request, error)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of the path, of all its routes: Starlette names those of the first only."""
+    methods = set()
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            methods.add(method)
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem(request, InvalidInput([_where_and_why(fault) for fault in error.errors()]))
+
+
+def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
+    """One of Pydantic's errors for a client: never with the input, which may be secret, or huge."""
+    source, *path = fault["loc"]
+    if source == "body":
+        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+        return {"pointer": f"#{pointer}", "detail": fault["msg"]}
+    name = str(path[0]) if path else source
+    detail = "There is no such parameter" if fault["type"] == "extra_forbidden" else fault["msg"]
+    return {"parameter": name[:100], "detail": detail}
+
+
+async def _on_database_fault(request: Request, fault: Exception) -> Response:
+    error = database_error(fault)
+    log = logger.aerror if error.status >= 500 else logger.ainfo
+    await log("database_fault", error=type(fault).__name__, sqlstate=_sqlstate(fault))
+    return problem(request, error)
+
+
+def database_error(fault: Exception) -> ServiceError:
+    """What a fault of the database means for the client whose request met it.
+
+    `fault` is SQLAlchemy's error or, from a connection that was never made, asyncpg's or the
+    operating system's own.
+    """
+    state = _sqlstate(fault) or ""
+    if state[:2] in ("22", "23"):  # data that does not fit, or breaks a constraint
+        return InvalidInput([{"pointer": "#", "detail": "The database refused the data"}])
+    if state in ("57014", "55P03"):
+        return Unavailable("The database took too long; try again shortly")
+    if state in ("42P01", "42703"):
+        return Unavailable("The database's schema is older than the service")
+    # No state: the connection was refused, lost, or not to be had in time.
+    if state[:2] in ("", "08", "28", "3D", "40", "53", "57"):
+        return Unavailable()
+    return ServiceError()
+
+
+def _sqlstate(fault: BaseException | None) -> str | None:
+    if isinstance(fault, DBAPIError):
+        fault = fault.orig
+    return getattr(fault, "sqlstate", None)

@@ -1,0 +1,69 @@
+"""The application: everything is wired here, explicitly."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service import __version__
+from service.database import create_engine, create_sessions
+from service.errors import add_error_handlers
+from service.log import configure_logging
+from service.middleware import RequestMiddleware
+from service.openapi import use_problem_media_type
+from service.ratelimit import create_rate_limiter
+from service.revision import load_revisions
+from service.routers import item, system
+from service.settings import Settings, get_settings
+
+logger = structlog.get_logger(__name__)
+
+DESCRIPTION = """\
+A microservice for items on PostgreSQL. Every error is a problem (RFC 9457) whose `type` names its
+kind; `X-Request-ID` names the request, in the answer and in the log.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service, from `settings` or from the process's environment.
+
+    Raises:
+        SystemExit: the environment's settings are wrong.
+    """
+    settings = settings or get_settings()
+    configure_logging(settings)
+    options: dict[str, Any] = {
+        "title": "Items",
+        "version": __version__,
+        "description": DESCRIPTION,
+        "lifespan": lifespan,
+        "generate_unique_id_function": lambda route: route.name,
+    }
+    if settings.docs_enabled:
+        app = FastAPIOffline(**options)
+    else:
+        app = FastAPI(**options, openapi_url=None)
+    app.state.settings = settings
+    app.include_router(item.router)
+    app.include_router(system.router)
+    app.add_middleware(RequestMiddleware)
+    add_error_handlers(app)
+    use_problem_media_type(app)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """What the process holds while it serves. It starts without a database; readiness tells."""
+    settings = app.state.settings
+    app.state.engine = create_engine(settings)
+    app.state.sessions = create_sessions(app.state.engine)
+    app.state.rate_limiter = create_rate_limiter(settings)
+    app.state.revisions = load_revisions()
+    logger.info("started", version=__version__)
+    yield
+    await app.state.engine.dispose()
+    logger.info("stopped")

@@ -1,0 +1,6 @@
+"""The tables, as SQLAlchemy sees them."""
+
+from service.models.base import Base
+from service.models.item import Item
+
+__all__ = ["Base", "Item"]

@@ -1,0 +1,1 @@
+"""HTTP: each operation from its arguments to its answer."""

@@ -1,0 +1,50 @@
+"""The service's own state, for people, load balancers and orchestrators."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from sqlalchemy import text
+
+from service import __version__
+from service.errors import Unavailable
+from service.openapi import problems
+from service.revision import is_behind
+from service.schemas.base import Schema
+
+router = APIRouter(prefix="/health", tags=["system"])
+
+
+class Health(Schema):
+    """The service's state."""
+
+    status: Literal["ok"] = "ok"
+
+
+class HealthOverview(Health):
+    """The service's state at a glance."""
+
+    database: Literal["ok"] = "ok"
+    version: str = __version__
+
+
+@router.get("", summary="Health at a glance", responses=problems())
+async def health(request: Request) -> HealthOverview:
+    """Say how the service is; 503 when its database does not answer."""
+    async with request.app.state.engine.connect() as conn:
+        await conn.execute(text("SELECT 1"))
+    return HealthOverview()
+
+
+@router.get("/live", summary="Whether the process is up")
+async def live() -> Health:
+    """Answer, without a look at the database: a restart would not mend that."""
+    return Health()
+
+
+@router.get("/ready", summary="Whether to send traffic here", responses=problems())
+async def ready(request: Request) -> Health:
+    """Say whether the database answers, with a schema that is not older than the code."""
+    async with request.app.state.engine.connect() as conn:
+        if await is_behind(conn, request.app.state.revisions):
+            raise Unavailable("The database's schema is older than the service: migrate it")
+    return Health()

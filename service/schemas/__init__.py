@@ -1,0 +1,1 @@
+"""What crosses the boundary: Pydantic models of requests and answers. Nothing inside uses them."""

@@ -1,0 +1,116 @@
+"""Configuration, read once at start from the environment, `.env` and secret files."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from limits import parse_many
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+# Where Docker and Kubernetes mount secrets: one file a setting, named as the setting.
+SECRETS_DIR = Path("/run/secrets")
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    try:
+        name = make_url(value.get_secret_value()).drivername
+    except (ArgumentError, ValueError):
+        # The cause would show the password that stands in the address.
+        raise ValueError("is not a database address") from None
+    if name not in ("postgres", "postgresql", "postgresql+asyncpg"):
+        raise ValueError("must begin with postgresql://, postgres:// or postgresql+asyncpg://")
+    return value
+
+
+def _check_rate_limit(value: str) -> str:
+    try:
+        parse_many(value) if value else None
+    except ValueError:
+        raise ValueError("must read like 10/minute, or be empty") from None
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
+
+
+def available_cores() -> int:
+    """Cores this process may use: its CPU affinity, cut by a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores or 1, int(quota) // int(period)))
+    except (OSError, ValueError):  # not Linux, no cgroup v2, or a quota of "max"
+        return cores or 1
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and its meaning; `.env.example` repeats them for users."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+    )
+
+    database_url: DatabaseUrl | None = None
+    pool_size: int = Field(20, ge=1)
+    max_overflow: int = Field(10, ge=0)
+    pool_timeout: float = Field(2, gt=0)
+    pool_recycle: int = Field(3600, ge=-1)
+    pool_pre_ping: bool = False
+    statement_timeout_ms: int = Field(5000, ge=1)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    web_concurrency: int = Field(default_factory=available_cores, ge=1)
+    forwarded_allow_ips: str = "127.0.0.1"
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    debug: bool = False
+
+    rate_limit_write: RateLimit = ""
+    rate_limit_read: RateLimit = ""
+    redis_url: SecretStr | None = None
+
+    max_body_bytes: int = Field(1024 * 1024, ge=1)
+    docs_enabled: bool = True
+
+    @property
+    def engine_url(self) -> URL:
+        """The database's address in SQLAlchemy's form, on asyncpg.
+
+        Raises:
+            RuntimeError: `DATABASE_URL` is not set.
+        """
+        if self.database_url is None:
+            raise RuntimeError("DATABASE_URL is not set")
+        url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+        # libpq's name for it, which most providers print; asyncpg takes the same values as `ssl`.
+        if mode := url.query.get("sslmode"):
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+        return url
+
+
+@cache
+def get_settings() -> Settings:
+    """The process's settings.
+
+    Raises:
+        SystemExit: a value is wrong; its message has one line per fault and no value.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        lines = ["The configuration is wrong:"]
+        for error in exc.errors(include_input=False, include_url=False):
+            name = ".".join(map(str, error["loc"])).upper()
+            lines.append(f"{name}: {error['msg'].removeprefix('Value error, ')}")
+        raise SystemExit("\n".join(lines)) from None

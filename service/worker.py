@@ -1,0 +1,21 @@
+"""The Gunicorn worker: uvicorn's, told to end in time."""
+
+from typing import Any
+
+from uvicorn_worker import UvicornWorker
+
+
+class Worker(UvicornWorker):
+    """Passes Gunicorn's grace on to uvicorn.
+
+    Without it uvicorn waits for requests in flight for as long as they take: Gunicorn then kills
+    the worker in the midst of them, and its lifespan never ends.
+    """
+
+    CONFIG_KWARGS = {"loop": "uvloop", "http": "httptools", "access_log": False}  # noqa: RUF012
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Two seconds less, for the lifespan's end.
+        self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
+        self.config.server_header = False

@@ -1,0 +1,103 @@
+"""What the tests share: a real PostgreSQL with the migrated schema, and the real application."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import httpx2 as httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.main import create_app
+from service.settings import Settings
+from tests.database import docker_answers, new_database, run, server
+
+SERVER = pytest.StashKey[tuple[str, str]]()
+RUNNING = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RUNNING] = ExitStack()
+    if not config.option.collectonly and not config.option.help:
+        config.stash[SERVER] = config.stash[RUNNING].enter_context(server())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[RUNNING].close()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if SERVER not in config.stash:
+        return []
+    lines = [f"database: {config.stash[SERVER][0]}"]
+    if not docker_answers():
+        lines.append("LEFT OUT: the tests marked `docker`, as Docker does not answer")
+    return lines
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not docker_answers():
+        for item in items:
+            if item.get_closest_marker("docker"):
+                item.add_marker(pytest.mark.skip(reason="Docker does not answer"))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop that production runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server_url(pytestconfig: pytest.Config) -> str:
+    """A database on the server that the tests run on."""
+    return pytestconfig.stash[SERVER][1]
+
+
+@pytest.fixture(scope="session")
+def database_url(server_url: str) -> Iterator[str]:
+    """A database with the schema, made by the migrations."""
+    with new_database(server_url) as url:
+        run("alembic", "upgrade", "head", env={"DATABASE_URL": url})
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """A database of the test's own, with nothing in it."""
+    with new_database(server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The default settings on the tests' database; a test may change them before it needs `app`."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return Settings(_env_file=None, database_url=database_url)
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application as production runs it, started, on an empty table."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        async with app.state.engine.begin() as conn:
+            await conn.execute(text("TRUNCATE items RESTART IDENTITY"))
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of the application."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+async def conn(app: FastAPI) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction, rolled back after the test."""
+    async with app.state.engine.connect() as conn:
+        yield conn
