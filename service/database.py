@@ -1,20 +1,25 @@
 """The engine, the sessions, and what each connection is told when it opens."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from fastapi import Request
 from sqlalchemy import event
 from sqlalchemy.engine import AdaptedConnection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
 
+from service.coalesce import Coalescer
 from service.settings import Settings
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
 
 CONNECT_TIMEOUT = 5.0  # seconds
 LOCK_TIMEOUT_MS = 3000
@@ -61,6 +66,11 @@ def _refuse_closed(connection: AdaptedConnection, record: Any, proxy: Any) -> No
         raise DisconnectionError
 
 
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """`engine`, for single statements: without the round trips of BEGIN and COMMIT."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Makes the sessions of `engine`; what they loaded stays readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
@@ -74,3 +84,36 @@ async def get_db(request: Request) -> AsyncIterator[AsyncSession]:
     """
     async with request.app.state.sessions.begin() as session:
         yield session
+
+
+def coalesce(
+    engine: AsyncEngine,
+    function: Callable[[AsyncConnection, Sequence[Call]], Awaitable[Sequence[Answer]]],
+    **options: Any,
+) -> Coalescer[Call, Answer]:
+    """A function of crud, which takes sets, as one that takes single calls and joins them."""
+
+    async def run(calls: Sequence[Call]) -> Sequence[Answer]:
+        async with engine.connect() as conn:
+            return await function(conn, calls)
+
+    return Coalescer(run, is_data_fault=is_data_fault, is_lost=is_lost, **options)
+
+
+def sqlstate(fault: BaseException | None) -> str | None:
+    """PostgreSQL's five-character code for `fault`; None where the server did not say."""
+    if isinstance(fault, DBAPIError):
+        fault = fault.orig
+    return getattr(fault, "sqlstate", None)
+
+
+def is_data_fault(fault: Exception) -> bool:
+    """Whether a row is at fault: it does not fit its column (22) or breaks a constraint (23)."""
+    return (sqlstate(fault) or "")[:2] in ("22", "23")
+
+
+def is_lost(fault: Exception) -> bool:
+    """Whether the connection went away under a statement, which leaves open what it has done."""
+    if isinstance(fault, DBAPIError) and fault.connection_invalidated:
+        return True
+    return (sqlstate(fault) or "").startswith(("08", "57P"))

@@ -26,6 +26,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service.coalesce import QueueFull
+from service.database import is_data_fault, sqlstate
 from service.log import request_id
 
 logger = structlog.get_logger(__name__)
@@ -94,6 +96,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     for fault in (DBAPIError, PoolTimeoutError, PostgresError, OSError):
         app.add_exception_handler(fault, _on_database_fault)
+    app.add_exception_handler(QueueFull, _on_queue_full)
 
 
 def problem(request: Request, error: HTTPException) -> Response:
@@ -163,9 +166,12 @@ def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
 
 async def _on_database_fault(request: Request, fault: Exception) -> Response:
     error = database_error(fault)
-    log = logger.aerror if error.status >= 500 else logger.ainfo
-    await log("database_fault", error=type(fault).__name__, sqlstate=_sqlstate(fault))
+    logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
     return problem(request, error)
+
+
+async def _on_queue_full(request: Request, fault: Exception) -> Response:
+    return problem(request, Unavailable("More requests wait than the service can serve"))
 
 
 def database_error(fault: Exception) -> ServiceError:
@@ -174,8 +180,8 @@ def database_error(fault: Exception) -> ServiceError:
     `fault` is SQLAlchemy's error or, from a connection that was never made, asyncpg's or the
     operating system's own.
     """
-    state = _sqlstate(fault) or ""
-    if state[:2] in ("22", "23"):  # data that does not fit, or breaks a constraint
+    state = sqlstate(fault) or ""
+    if is_data_fault(fault):
         return InvalidInput([{"pointer": "#", "detail": "The database refused the data"}])
     if state in ("57014", "55P03"):
         return Unavailable("The database took too long; try again shortly")
@@ -185,9 +191,3 @@ def database_error(fault: Exception) -> ServiceError:
     if state[:2] in ("", "08", "28", "3D", "40", "53", "57"):
         return Unavailable()
     return ServiceError()
-
-
-def _sqlstate(fault: BaseException | None) -> str | None:
-    if isinstance(fault, DBAPIError):
-        fault = fault.orig
-    return getattr(fault, "sqlstate", None)

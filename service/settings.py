@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     rate_limit_read: RateLimit = ""
     redis_url: SecretStr | None = None
 
+    queue_limit: int = Field(2000, ge=1)
     max_body_bytes: int = Field(1024 * 1024, ge=1)
     docs_enabled: bool = True
 

@@ -166,9 +166,9 @@ async def delete_many(conn: Connection, ids: Sequence[int]) -> set[int]:
 async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
     """The page that each query asks for, in one statement for those that differ in page only."""
     pages: dict[int, ItemPage] = {}
-    by_shape: dict[tuple[Any, ...], list[int]] = {}
+    by_shape: dict[tuple[bool | None, str | None, str], list[int]] = {}
     for index, query in enumerate(queries):
-        by_shape.setdefault((query.is_active, query.q, query.sort), []).append(index)
+        by_shape.setdefault(shape(query), []).append(index)
     for (is_active, q, sort), indexes in by_shape.items():
         rows = await conn.execute(
             _list_pages(is_active is not None, q is not None, sort),
@@ -186,6 +186,18 @@ async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[Ite
             if values[0] is not None:  # a page past the end is one row of NULLs
                 pages[index].items.append(Item(*values))
     return [pages[index] for index in range(len(queries))]
+
+
+def shape(query: ItemQuery) -> tuple[bool | None, str | None, str]:
+    """What queries have in common that one statement answers: all but the page."""
+    return query.is_active, query.q, query.sort
+
+
+def is_dear(query: ItemQuery) -> bool:
+    """Whether the database may have to read far more rows than it answers with."""
+    skips_far = (query.page - 1) * query.per_page > 1000
+    filters_while_it_walks = query.is_active is not None and query.sort.lstrip("-") != "id"
+    return skips_far or filters_while_it_walks or query.q is not None
 
 
 @cache

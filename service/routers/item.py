@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
-from sqlalchemy.ext.asyncio import AsyncSession
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service.crud import item as crud
-from service.database import get_db
-from service.domain.item import Item
+from service.database import coalesce, get_db
+from service.domain.item import Item, ItemPage, ItemQuery
 from service.errors import NotFound
 from service.openapi import problems
 from service.responses import json_response
@@ -21,6 +21,31 @@ from service.schemas.item import (
     ItemReplace,
     ItemUpdate,
 )
+from service.settings import Settings
+
+
+class ItemCalls:
+    """The calls on items that are coalesced: those that are many, and each cheap.
+
+    All in all they hold at most 8 connections of a worker's pool.
+    """
+
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        most = settings.queue_limit
+        self.get = coalesce(engine, crud.get_many, max_sets=2, max_waiting=most, repeatable=True)
+        self.create = coalesce(engine, crud.create_many, max_sets=2, max_waiting=most)
+        self.list_cheap = coalesce(
+            engine, crud.list_pages, shape=crud.shape, max_sets=2, max_waiting=most, repeatable=True
+        )
+        # Beside the others, and one by one: nobody who reads by id waits for a search.
+        self.list_dear = coalesce(
+            engine, crud.list_pages, max_set=1, max_sets=2, max_waiting=most, repeatable=True
+        )
+
+    async def list(self, query: ItemQuery) -> ItemPage:
+        """One page of the items."""
+        return await (self.list_dear if crud.is_dear(query) else self.list_cheap)(query)
+
 
 router = APIRouter(prefix="/items", tags=["items"], route_class=StrictRoute)
 
@@ -36,9 +61,9 @@ ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
     response_description="The item, stored; `Location` is its address",
     responses=problems(413, 422),
 )
-async def create_item(body: ItemCreate, session: Session) -> Response:
+async def create_item(request: Request, body: ItemCreate) -> Response:
     """Store an item. When the answer is 201 it is committed."""
-    (item,) = await crud.create_many(session, [body.to_domain().to_dict()])
+    item = await _calls(request).create(body.to_domain().to_dict())
     return json_response(item, 201, {"Location": f"/items/{item.id}"})
 
 
@@ -49,9 +74,9 @@ async def create_item(body: ItemCreate, session: Session) -> Response:
     response_description="One page of the items, and how many there are",
     responses=problems(422),
 )
-async def list_items(query: Annotated[ItemListQuery, Query()], session: Session) -> Response:
+async def list_items(request: Request, query: Annotated[ItemListQuery, Query()]) -> Response:
     """List the items that match, page by page. A page past the end is empty."""
-    (page,) = await crud.list_pages(session, [query.to_domain()])
+    page = await _calls(request).list(query.to_domain())
     return json_response(
         {
             "items": page.items,
@@ -71,10 +96,9 @@ async def list_items(query: Annotated[ItemListQuery, Query()], session: Session)
     response_description="The item",
     responses=problems(404, 422),
 )
-async def get_item(item_id: ItemId, session: Session) -> Response:
+async def get_item(request: Request, item_id: ItemId) -> Response:
     """Read one item, active or not."""
-    (item,) = await crud.get_many(session, [item_id])
-    return json_response(_found(item))
+    return json_response(_found(await _calls(request).get(item_id)))
 
 
 @router.put(
@@ -123,6 +147,11 @@ async def delete_item(
     if item_id not in await delete_many(session, [item_id]):
         raise NotFound("There is no such item")
     return Response(status_code=204)
+
+
+def _calls(request: Request) -> ItemCalls:
+    calls: ItemCalls = request.app.state.items
+    return calls
 
 
 def _found(item: Item | None) -> Item:

@@ -1,0 +1,152 @@
+"""Concurrent calls become one set: the driver, the pool and the commit are paid once for many.
+
+While a set is under way, the calls that arrive wait and leave together as the next one. Nothing
+waits on a timer: the call of an idle service is sent at once, and the busier it is the larger its
+sets grow. Group commit in databases, and the "dataloader" of GraphQL servers, are the same idea.
+
+    caller --call--> [ waiting, by shape ] --set--> a few senders --> run(set) --answers--> callers
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
+from typing import Generic, TypeVar
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
+
+
+class QueueFull(Exception):
+    """More calls wait than may."""
+
+
+class Coalescer(Generic[Call, Answer]):
+    """Turns `run`, which takes a set of calls, into a function that takes one.
+
+    1. A call joins only a set that is not sent yet: what it reads was read after it arrived.
+    2. When a set fails on its data, its members run again one by one: only the offender fails.
+    3. A caller that is cancelled leaves its set, and the others do not notice.
+    4. Each caller gets the answer at its own call's place.
+    5. Sets, and the calls that wait for one, are bounded.
+    6. So are the sets under way, and with them the connections they hold.
+    7. A set whose answer was lost is sent once more only if that does no harm (`repeatable`).
+
+    Args:
+        run: Takes one or more calls of one shape and answers each, in their order.
+        shape: Calls may share a set only if this is equal for them.
+        max_set: Calls in a set.
+        max_sets: Sets under way at once.
+        max_waiting: Calls that may wait for a set.
+        repeatable: Whether running a set twice is the same as once: true for reads.
+        is_data_fault: Whether an error of `run` is the fault of what some call holds. `run` must
+            then have done nothing.
+        is_lost: Whether an error of `run` leaves open what it has done, as a lost connection does.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Call]], Awaitable[Sequence[Answer]]],
+        *,
+        shape: Callable[[Call], Hashable] = lambda call: None,
+        max_set: int = 100,
+        max_sets: int,
+        max_waiting: int,
+        repeatable: bool = False,
+        is_data_fault: Callable[[Exception], bool],
+        is_lost: Callable[[Exception], bool],
+    ) -> None:
+        self._run = run
+        self._shape = shape
+        self._max_set = max_set
+        self._max_sets = max_sets
+        self._max_waiting = max_waiting
+        self._repeatable = repeatable
+        self._is_data_fault = is_data_fault
+        self._is_lost = is_lost
+        # By shape, oldest first. A dictionary, as a cancelled call leaves from the middle.
+        self._waiting: dict[Hashable, dict[asyncio.Future[Answer], Call]] = {}
+        self._waiting_count = 0
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, call: Call) -> Answer:
+        """Send `call` with the next set, and wait for its answer.
+
+        Raises:
+            QueueFull: too many wait already.
+            Exception: what `run` raised for the call's set.
+        """
+        if self._waiting_count >= self._max_waiting:
+            raise QueueFull
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        shape = self._shape(call)
+        self._waiting.setdefault(shape, {})[future] = call
+        self._waiting_count += 1
+        if len(self._senders) < self._max_sets:
+            # In a context of its own: what it logs belongs to no single caller. It begins when
+            # the calls that arrived in this turn of the event loop have all joined.
+            sender = asyncio.create_task(self._send_sets(), context=Context())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._leave(shape, future)
+            if future.done() and not future.cancelled():
+                future.exception()  # nobody is left to hear of it, and asyncio would complain
+            raise
+
+    async def _send_sets(self) -> None:
+        """Send sets for as long as calls wait."""
+        while self._waiting:
+            members = self._next_set()
+            try:
+                await self._send(members)
+            finally:
+                for future in members:  # there are some left only if the sender was cancelled
+                    future.cancel()
+
+    def _next_set(self) -> dict[asyncio.Future[Answer], Call]:
+        """Take calls of the shape that has waited longest."""
+        shape, queue = next(iter(self._waiting.items()))
+        del self._waiting[shape]
+        if len(queue) > self._max_set:
+            # The rest goes to the end: no shape can keep the others waiting.
+            futures = list(queue)
+            self._waiting[shape] = {future: queue[future] for future in futures[self._max_set :]}
+            queue = {future: queue[future] for future in futures[: self._max_set]}
+        self._waiting_count -= len(queue)
+        return queue
+
+    async def _send(self, members: dict[asyncio.Future[Answer], Call]) -> None:
+        """Run the set and hand out the answers, or the error."""
+        try:
+            answers = await self._run_set(list(members.values()))
+        except Exception as exc:
+            if len(members) > 1 and self._is_data_fault(exc):
+                for future, call in members.items():
+                    if not future.done():
+                        await self._send({future: call})
+                return
+            for future in members:
+                if not future.done():
+                    future.set_exception(exc)
+        else:
+            for future, answer in zip(members, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _run_set(self, calls: Sequence[Call]) -> Sequence[Answer]:
+        try:
+            return await self._run(calls)
+        except Exception as exc:
+            if self._repeatable and self._is_lost(exc):
+                return await self._run(calls)
+            raise
+
+    def _leave(self, shape: Hashable, future: asyncio.Future[Answer]) -> None:
+        """Take a call out of those that wait, if it still does."""
+        queue = self._waiting.get(shape, {})
+        if queue.pop(future, None) is not None:
+            self._waiting_count -= 1
+            if not queue:
+                del self._waiting[shape]
