@@ -19,6 +19,7 @@ from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from service.errors import BodyTooLarge, InvalidInput
 
@@ -26,16 +27,26 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """A route that counts the request before reading it, and refuses parameters it does not know.
+    """A route that counts requests before it reads them, and refuses parameters it does not know."""
 
-    It uses the hook that FastAPI documents for this: `APIRoute.get_route_handler`.
-    """
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        direct = _call_directly(self.endpoint, set(self.param_convertors))
+        if direct is not None and not self.dependencies:
+            # Without the exit stacks that FastAPI opens for dependencies.
+            handle = self._checked(direct)
+
+            async def app(scope: Scope, receive: Receive, send: Send) -> None:
+                response = await handle(Request(scope, receive, send))
+                await response(scope, receive, send)
+
+            self.app = app
 
     def get_route_handler(self) -> Handler:
-        """The operation behind the checks."""
-        handle = _call_directly(self.endpoint, set(self.param_convertors))
-        if handle is None or self.dependencies:
-            handle = super().get_route_handler()
+        """FastAPI's handler, behind the checks: the hook that it documents for this."""
+        return self._checked(super().get_route_handler())
+
+    def _checked(self, handle: Handler) -> Handler:
         queries = [parameter.field_info.annotation for parameter in self.dependant.query_params]
         # A model of the query knows by itself what it does not know.
         has_model = any(isinstance(q, type) and issubclass(q, BaseModel) for q in queries)
@@ -90,7 +101,7 @@ class StrictRequest(Request):
             reason = f"Not valid JSON: {exc.msg} at character {exc.pos}"
         except RecursionError:
             reason = "Not valid JSON: nested too deeply"
-        except ValueError:
+        except (ValueError, ArithmeticError):  # not UTF-8, NaN, or a number beyond all bounds
             reason = "Not valid JSON"
         raise InvalidInput([{"pointer": "#", "detail": reason}])
 
@@ -137,14 +148,21 @@ def _call_directly(endpoint: Callable[..., Any], in_path: set[str]) -> Handler |
         for name, adapter in source.path.items():
             arguments[name] = _validate(adapter, request.path_params[name], "path", name)
         for name, adapter in source.query.items():
-            query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), True))
-            arguments[name] = _validate(adapter, query, "query")
+            arguments[name] = _validate(adapter, _read_query(request), "query")
         for name, adapter in source.body.items():
             arguments[name] = _validate(adapter, await request.json(), "body")
         response: Response = await endpoint(**arguments)
         return response
 
     return read_and_call
+
+
+def _read_query(request: Request) -> dict[str, str]:
+    query = request.scope["query_string"]
+    try:
+        return dict(parse_qsl(query.decode(), keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError:
+        raise InvalidInput([{"parameter": "query", "detail": "Not valid UTF-8"}]) from None
 
 
 def _validate(adapter: TypeAdapter[Any], value: Any, *where: str) -> Any:

@@ -9,7 +9,7 @@ from service.crud import item as crud
 from service.database import coalesce, get_db
 from service.domain.item import Item, ItemPage, ItemQuery
 from service.errors import NotFound
-from service.openapi import problems
+from service.openapi import operation_id, problems
 from service.responses import json_response
 from service.routing import StrictRoute
 from service.schemas.base import Int64
@@ -47,7 +47,12 @@ class ItemCalls:
         return await (self.list_dear if crud.is_dear(query) else self.list_cheap)(query)
 
 
-router = APIRouter(prefix="/items", tags=["items"], route_class=StrictRoute)
+router = APIRouter(
+    prefix="/items",
+    tags=["items"],
+    route_class=StrictRoute,
+    generate_unique_id_function=operation_id,
+)
 
 Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
 ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]

@@ -7,11 +7,11 @@ from sqlalchemy import text
 
 from service import __version__
 from service.errors import Unavailable
-from service.openapi import problems
+from service.openapi import operation_id, problems
 from service.revision import is_behind
 from service.schemas.base import Schema
 
-router = APIRouter(prefix="/health", tags=["system"])
+router = APIRouter(prefix="/health", tags=["system"], generate_unique_id_function=operation_id)
 
 
 class Health(Schema):
