@@ -29,6 +29,7 @@ forwarded_allow_ips = settings.forwarded_allow_ips
 backlog = 2048
 keepalive = 75  # seconds; longer than a proxy keeps its connections, so that it closes them first
 timeout = 30  # seconds; a worker whose event loop stands still that long is replaced
+reload = settings.debug
 graceful_timeout = 15  # seconds that requests in flight get when a worker ends
 
 # The heartbeat, in memory: on a disk it may block.

@@ -39,7 +39,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
         # grow old and go.
         pool_use_lifo=True,
         echo=settings.debug,
-        hide_parameters=not settings.debug,
+        hide_parameters=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "server_settings": {

@@ -27,7 +27,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """A route that counts requests before it reads them, and refuses parameters it does not know."""
+    """A route that counts requests before it reads them, and refuses unknown parameters."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -158,11 +158,9 @@ def _call_directly(endpoint: Callable[..., Any], in_path: set[str]) -> Handler |
 
 
 def _read_query(request: Request) -> dict[str, str]:
-    query = request.scope["query_string"]
-    try:
-        return dict(parse_qsl(query.decode(), keep_blank_values=True, errors="strict"))
-    except UnicodeDecodeError:
-        raise InvalidInput([{"parameter": "query", "detail": "Not valid UTF-8"}]) from None
+    # What is not UTF-8 becomes surrogates, which no type of ours lets pass.
+    query = request.scope["query_string"].decode(errors="surrogateescape")
+    return dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
 
 
 def _validate(adapter: TypeAdapter[Any], value: Any, *where: str) -> Any:
