@@ -90,6 +90,15 @@ OTHERS = {
 }
 
 
+# In place of Pydantic's own, which speak of Python.
+MESSAGES = {
+    "extra_forbidden": "There is no such parameter",
+    "missing": "This is required",
+    "model_attributes_type": "Input should be an object",
+    "model_type": "Input should be an object",
+}
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every error as a problem."""
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -156,11 +165,11 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
     """One of Pydantic's errors for a client: never with the input, which may be secret, or huge."""
     source, *path = fault["loc"]
+    detail = MESSAGES.get(fault["type"], fault["msg"])
     if source == "body":
         pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-        return {"pointer": f"#{pointer}", "detail": fault["msg"]}
+        return {"pointer": f"#{pointer}", "detail": detail}
     name = str(path[0]) if path else source
-    detail = "There is no such parameter" if fault["type"] == "extra_forbidden" else fault["msg"]
     return {"parameter": name[:100], "detail": detail}
 
 

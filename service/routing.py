@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from service.errors import BodyTooLarge, InvalidInput
+from service.errors import MESSAGES, BodyTooLarge, InvalidInput
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -92,11 +92,12 @@ class StrictRequest(Request):
         Raises:
             InvalidInput: it is not JSON; NaN, Infinity and nesting without end are not.
         """
+        body = await self.body()
+        if not body:
+            raise InvalidInput([{"pointer": "#", "detail": MESSAGES["missing"]}])
         try:
             # orjson is faster, but reads a fraction as a double and so loses digits.
-            return json.loads(
-                (await self.body()).decode(), parse_float=Decimal, parse_constant=_refuse_constant
-            )
+            return json.loads(body.decode(), parse_float=Decimal, parse_constant=_refuse_constant)
         except json.JSONDecodeError as exc:
             reason = f"Not valid JSON: {exc.msg} at character {exc.pos}"
         except RecursionError:
