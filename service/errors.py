@@ -135,9 +135,8 @@ def problem(request: Request, error: HTTPException) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        error = HTTPException(
-            405, f"{request.method} is not among this path's methods", {"Allow": _allowed(request)}
-        )
+        methods = _allowed(request) or (error.headers or {}).get("Allow", "GET, HEAD")
+        error = HTTPException(405, "`Allow` names the methods of this path", {"Allow": methods})
     elif error.status_code == 404 and not isinstance(error, ServiceError):
         error = NotFound("There is no such path")
     elif isinstance(error, RateLimitExceeded):
@@ -197,6 +196,6 @@ def database_error(fault: Exception) -> ServiceError:
     if state in ("42P01", "42703"):
         return Unavailable("The database's schema is older than the service")
     # No state: the connection was refused, lost, or not to be had in time.
-    if state[:2] in ("", "08", "28", "3D", "40", "53", "57"):
+    if state[:2] in ("", "08", "25", "28", "3D", "40", "53", "55", "57"):
         return Unavailable()
     return ServiceError()

@@ -40,6 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "version": __version__,
         "description": DESCRIPTION,
         "lifespan": lifespan,
+        "redirect_slashes": False,
+        "redoc_url": None,
         # Given here, and not to include_router, whose routes are matched twice with each request;
         # and before the documentation's own.
         "routes": [*item.router.routes, *system.router.routes],

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from fastapi import APIRouter, Request
+from pydantic import ConfigDict
 from sqlalchemy import text
 
 from service import __version__
@@ -17,17 +18,28 @@ router = APIRouter(prefix="/health", tags=["system"], generate_unique_id_functio
 class Health(Schema):
     """The service's state."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
+
     status: Literal["ok"] = "ok"
 
 
 class HealthOverview(Health):
     """The service's state at a glance."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"status": "ok", "database": "ok", "version": __version__}}
+    )
+
     database: Literal["ok"] = "ok"
     version: str = __version__
 
 
-@router.get("", summary="Health at a glance", responses=problems())
+@router.get(
+    "",
+    summary="Health at a glance",
+    response_description="All is well",
+    responses=problems(),
+)
 async def health(request: Request) -> HealthOverview:
     """Say how the service is; 503 when its database does not answer."""
     async with request.app.state.autocommit.connect() as conn:
@@ -35,13 +47,18 @@ async def health(request: Request) -> HealthOverview:
     return HealthOverview()
 
 
-@router.get("/live", summary="Whether the process is up")
+@router.get("/live", summary="Whether the process is up", response_description="It is")
 async def live() -> Health:
     """Answer, without a look at the database: a restart would not mend that."""
     return Health()
 
 
-@router.get("/ready", summary="Whether to send traffic here", responses=problems())
+@router.get(
+    "/ready",
+    summary="Whether to send traffic here",
+    response_description="Send it",
+    responses=problems(),
+)
 async def ready(request: Request) -> Health:
     """Say whether the database answers, with a schema that is not older than the code."""
     async with request.app.state.autocommit.connect() as conn:

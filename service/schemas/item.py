@@ -37,9 +37,7 @@ Price = Annotated[
     Decimal,
     Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
     BeforeValidator(_refuse_non_number),
-    WithJsonSchema(
-        {"type": "number", "minimum": 0, "maximum": float(MAX_PRICE), "multipleOf": 0.01}
-    ),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)}),
 ]
 
 EXAMPLE: JsonDict = {
@@ -113,7 +111,7 @@ class ItemListQuery(Schema):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
 
     # Before `page`, whose validator reads it.
-    per_page: int = Field(20, ge=1, le=100, description="Items on a page")
+    per_page: Annotated[Int64, Field(ge=1, le=100)] = Field(20, description="Items on a page")
     page: Annotated[Int64, Field(ge=1)] = Field(1, description="The page, from 1")
     is_active: bool | None = Field(None, description="Only those active, or only those not")
     q: SafeText | None = Field(
