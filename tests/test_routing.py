@@ -11,6 +11,7 @@ from service.responses import json_response
 from service.routing import StrictRoute
 from service.schemas.item import ItemCreate, ItemListQuery
 from service.settings import Settings
+from tests.conftest import serving
 
 
 def nothing() -> None:
@@ -45,10 +46,8 @@ async def client(settings: Settings) -> Any:
     router = APIRouter(route_class=StrictRoute)
     twins(router)
     app.router.routes.extend(router.routes)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client
+    async with serving(app) as client:
+        yield client
 
 
 JSON = {"Content-Type": "application/json"}
