@@ -35,19 +35,20 @@ def _check_rate_limit(value: str) -> str:
     return value
 
 
-def _check_redis_url(value: SecretStr) -> SecretStr:
+def _complete_redis_url(value: SecretStr) -> SecretStr:
     try:
         url = urlsplit(value.get_secret_value())
-        complete = url.scheme in ("redis", "rediss") and url.hostname and url.port
+        port = url.port
     except ValueError:  # a port that is no number, say
-        complete = False
-    if not complete:
+        raise ValueError("is not an address") from None
+    if url.scheme not in ("redis", "rediss") or not url.hostname:
         raise ValueError("must read like redis://host:6379")
-    return value
+    # `limits` insists on a port.
+    return value if port else SecretStr(url._replace(netloc=f"{url.netloc}:6379").geturl())
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_complete_redis_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 
 
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
     pool_timeout: float = Field(2, gt=0)
     pool_recycle: int = Field(3600, ge=-1)
     pool_pre_ping: bool = False
-    statement_timeout_ms: int = Field(5000, ge=1)
+    statement_timeout_ms: int = Field(5000, ge=1, le=2**31 - 1)
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
