@@ -1,0 +1,6 @@
+-- What drive.lua creates, as pgbench does it; all is returned, as the service returns it.
+\set number random(1, 1000000)
+\set cents random(1, 100000)
+INSERT INTO items (name, description, price, is_active)
+VALUES ('Bench item ' || :number, 'Made by the benchmark', :cents / 100.0, true)
+RETURNING id, name, description, price, is_active, version, created_at, updated_at;
