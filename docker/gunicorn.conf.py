@@ -1,27 +1,15 @@
 """Gunicorn's configuration: all that varies is a setting of the service."""
 
-import gc
 from pathlib import Path
-from typing import Any
 
 from service.log import logging_config
 from service.settings import get_settings
 
 settings = get_settings()
 
-
-def post_worker_init(worker: Any) -> None:
-    """Spare the garbage collector what start-up made: it lives as long as the process does.
-
-    And let it look for cycles less often: a request makes hardly any.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
 wsgi_app = "service.main:create_app()"
-bind = f"{settings.host}:{settings.port}"
+host = f"[{settings.host}]" if ":" in settings.host else settings.host
+bind = f"{host}:{settings.port}"
 workers = settings.web_concurrency
 worker_class = "service.worker.Worker"
 forwarded_allow_ips = settings.forwarded_allow_ips
