@@ -84,9 +84,7 @@ class Coalescer(Generic[Call, Answer]):
         if len(self._senders) < self._max_sets:
             # In a context of its own: what it logs belongs to no single caller. It begins when
             # the calls that arrived in this turn of the event loop have all joined.
-            sender = asyncio.create_task(self._send_sets(), context=Context())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._senders.add(asyncio.create_task(self._send_sets(), context=Context()))
         try:
             return await future
         except asyncio.CancelledError:
@@ -97,13 +95,24 @@ class Coalescer(Generic[Call, Answer]):
 
     async def _send_sets(self) -> None:
         """Send sets for as long as calls wait."""
-        while self._waiting:
-            members = self._next_set()
-            try:
-                await self._send(members)
-            finally:
-                for future in members:  # there are some left only if the sender was cancelled
-                    future.cancel()
+        sender = asyncio.current_task()
+        assert sender is not None
+        try:
+            while self._waiting:
+                members = self._next_set()
+                try:
+                    await self._send(members)
+                except asyncio.CancelledError:
+                    if sender.cancelling():
+                        raise
+                    # Else something within `run` was cancelled: the next set may fare better.
+                finally:
+                    for future in members:  # some are left only after a cancellation
+                        future.cancel()
+        finally:
+            # At once, not by a callback: a call that arrives in between would wait for a sender
+            # that has gone.
+            self._senders.discard(sender)
 
     def _next_set(self) -> dict[asyncio.Future[Answer], Call]:
         """Take calls of the shape that has waited longest."""
@@ -121,6 +130,8 @@ class Coalescer(Generic[Call, Answer]):
         """Run the set and hand out the answers, or the error."""
         try:
             answers = await self._run_set(list(members.values()))
+            if len(answers) != len(members):
+                raise ValueError(f"{len(answers)} answers to {len(members)} calls")
         except Exception as exc:
             if len(members) > 1 and self._is_data_fault(exc):
                 for future, call in members.items():
