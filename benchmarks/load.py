@@ -41,17 +41,28 @@ class CommaSeparated(click.ParamType[tuple[Any, ...]]):
         return tuple(self.member.convert(part.strip(), param, ctx) for part in value.split(","))
 
 
-@click.command()
-@click.option(
+database_option = click.option(
     "--database",
     "database_url",
     envvar="DATABASE_URL",
     metavar="URL",
     help="A PostgreSQL to make a database on, and drop it again [DATABASE_URL, or an embedded one]",
 )
-@click.option(
+rows_option = click.option(
     "--rows", type=AT_LEAST_1, default=100_000, show_default=True, help="Items in the table"
 )
+out_option = click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=RESULTS,
+    show_default=True,
+    help="Folder for the report",
+)
+
+
+@click.command()
+@database_option
+@rows_option
 @click.option(
     "--connections",
     type=CommaSeparated(AT_LEAST_1),
@@ -91,13 +102,7 @@ class CommaSeparated(click.ParamType[tuple[Any, ...]]):
     show_default=True,
     help="What to do to them",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default=True,
-    help="Folder for the report",
-)
+@out_option
 def load(
     database_url: str | None,
     out: Path,
@@ -114,12 +119,7 @@ def load(
 
     Needs wrk. Starts everything else by itself, on this machine alone, and ends it again.
     """
-    require_wrk()
-    # As Ctrl-C: what was started is ended in order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    raise_file_limit()
-    out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    out = prepare(out)
     if "pgbench" in apps and find_pgbench() is None:
         click.echo("Without pgbench, which is not installed", err=True)
         apps = tuple(app for app in apps if app != "pgbench")
@@ -127,6 +127,21 @@ def load(
     results = run(plan, database_url, out)
     click.echo(write_report(results, out))
     click.echo(f"\nThe report is in {os.path.relpath(out)}")
+
+
+def prepare(out: Path) -> Path:
+    """See to what a run needs; answers with the folder `out`, which is there then.
+
+    Raises:
+        ClickException: wrk is not installed.
+    """
+    require_wrk()
+    # As Ctrl-C: what was started is ended in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    raise_file_limit()
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def run(plan: Plan, database_url: str | None, folder: Path) -> Results:
@@ -140,14 +155,14 @@ def run(plan: Plan, database_url: str | None, folder: Path) -> Results:
     with ExitStack() as stack:
         logs = Path(stack.enter_context(TemporaryDirectory(dir=folder, prefix=".logs-")))
         db = stack.enter_context(database(database_url, folder, plan.database_connections()))
-        _fill(db, timing.rows, logs)
+        fill(db, timing.rows, logs)
         servers = {
             app: stack.enter_context(serve(app, plan.workers, db.url, logs))
             for app in plan.apps
             if app in APPLICATIONS
         }
         results = Results(
-            describe() | {"PostgreSQL": db.describe(), "Load generator": f"wrk {wrk_version()}"},
+            describe_all(db),
             {
                 "rows": timing.rows,
                 "workers": plan.workers,
@@ -155,7 +170,7 @@ def run(plan: Plan, database_url: str | None, folder: Path) -> Results:
                 "seconds": timing.seconds,
             },
         )
-        for turn in _with_progress(plan):
+        for turn in with_progress(list(plan.turns()), plan.seconds()):
             if turn.app in servers:
                 result = measure_server(turn, servers[turn.app], db, timing)
             else:
@@ -166,7 +181,7 @@ def run(plan: Plan, database_url: str | None, folder: Path) -> Results:
         return results
 
 
-def _fill(db: Database, rows: int, folder: Path) -> None:
+def fill(db: Database, rows: int, folder: Path) -> None:
     """Migrate and seed, as an administrator would."""
     alembic = str(ROOT / "alembic.ini")
     run_tool(db.url, folder, "alembic", "--config", alembic, "upgrade", "head")
@@ -176,9 +191,14 @@ def _fill(db: Database, rows: int, folder: Path) -> None:
     db.reset(rows)
 
 
-def _with_progress(plan: Plan) -> Iterator[Turn]:
-    turns = list(plan.turns())
-    label = f"{len(turns)} loads, about {plan.seconds() / 60:.0f} min"
+def describe_all(db: Database) -> dict[str, str]:
+    """The machine, and the versions of all that takes part."""
+    return describe() | {"PostgreSQL": db.describe(), "Load generator": f"wrk {wrk_version()}"}
+
+
+def with_progress(turns: list[Turn], seconds: int) -> Iterator[Turn]:
+    """The turns, with a bar that says which one it is and how long all will take."""
+    label = f"{len(turns)} loads, about {seconds / 60:.0f} min"
     with click.progressbar(
         turns, label=label, file=sys.stderr, item_show_func=lambda turn: str(turn or "")
     ) as bar:

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -98,8 +98,19 @@ def run_tool(database_url: str, folder: Path, *command: str) -> None:
 
 
 @contextmanager
-def serve(name: str, workers: int, database_url: str, folder: Path) -> Iterator[Server]:
+def serve(
+    name: str,
+    workers: int,
+    database_url: str,
+    folder: Path,
+    command: Sequence[str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """Run an application on a free port of 127.0.0.1, with its log and nothing else in `folder`.
+
+    Args:
+        command: what runs it, if it is not one of APPLICATIONS.
+        settings: environment variables of its own.
 
     Raises:
         ClickException: it does not answer.
@@ -109,9 +120,9 @@ def serve(name: str, workers: int, database_url: str, folder: Path) -> Iterator[
     variables = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": str(workers)}
     with log.open("ab") as stderr:
         process = subprocess.Popen(
-            _command(name, port),
+            command or _command(name, port),
             cwd=folder,
-            env=environment(database_url) | variables,
+            env=environment(database_url) | variables | dict(settings or {}),
             stdout=stderr,
             stderr=stderr,
             start_new_session=True,  # Ctrl-C is for the benchmark, which then ends it in order
@@ -133,12 +144,19 @@ def _free_port() -> int:
 def _command(name: str, port: int) -> list[str]:
     if name == "service":
         return [str(PROGRAMS / "items"), "serve"]
-    gunicorn = [sys.executable, "-m", "gunicorn", f"benchmarks.peers.{name}:create_app()"]
+    target = f"benchmarks.peers.{name}:create_app()"
     if name == "nothing":
-        return [*gunicorn, "--config", str(ROOT / "docker" / "gunicorn.conf.py")]
+        return as_the_service(target)
     # As their authors start them. WEB_CONCURRENCY is Gunicorn's own name for the workers.
     worker = ["--worker-class", "uvicorn_worker.UvicornWorker"]
-    return [*gunicorn, *worker, "--bind", f"127.0.0.1:{port}", "--no-control-socket"]
+    bind = ["--bind", f"127.0.0.1:{port}", "--no-control-socket"]
+    return [sys.executable, "-m", "gunicorn", target, *worker, *bind]
+
+
+def as_the_service(target: str, *arguments: str) -> list[str]:
+    """The command that runs `target` as the service runs, but for Gunicorn's `arguments`."""
+    config = str(ROOT / "docker" / "gunicorn.conf.py")
+    return [sys.executable, "-m", "gunicorn", target, "--config", config, *arguments]
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:

@@ -40,9 +40,9 @@ def dev(port: int | None) -> None:
 
     Without DATABASE_URL it runs a PostgreSQL of its own, with its data in .postgres.
     """
+    os.environ.setdefault("LOG_FORMAT", "console")
     host, port = get_settings().host, port or get_settings().port
     _refuse_taken_port(host, port)
-    os.environ.setdefault("LOG_FORMAT", "console")
     with _database():
         command.upgrade(Config(ALEMBIC_INI), "head")
         click.echo(f"Serving on http://{host}:{port}, documented on http://{host}:{port}/docs")

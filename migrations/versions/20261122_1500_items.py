@@ -35,7 +35,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name="pk_items"),
-        sa.CheckConstraint("char_length(name) BETWEEN 1 AND 255", name="ck_items_name_length"),
+        sa.CheckConstraint(
+            "char_length(name) <= 255 AND btrim(name) <> ''", name="ck_items_name_length"
+        ),
         sa.CheckConstraint("char_length(description) <= 10000", name="ck_items_description_length"),
         sa.CheckConstraint("price >= 0 AND price < 'NaN'", name="ck_items_price_range"),
         sa.CheckConstraint("version >= 1", name="ck_items_version_positive"),

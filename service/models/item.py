@@ -35,7 +35,7 @@ class Item(TimestampMixin, Base):
     version: Mapped[int] = mapped_column(server_default=text("1"))
 
     __table_args__ = (
-        CheckConstraint("char_length(name) BETWEEN 1 AND 255", name="name_length"),
+        CheckConstraint("char_length(name) <= 255 AND btrim(name) <> ''", name="name_length"),
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
         # NaN is a numeric, and greater than every number.
         CheckConstraint("price >= 0 AND price < 'NaN'", name="price_range"),

@@ -1,0 +1,28 @@
+"""The hot operations as they are without the coalescer: a session each, in a transaction."""
+
+from fastapi import APIRouter, Response
+
+from service.crud import item as crud
+from service.errors import NotFound
+from service.responses import json_response
+from service.routers.item import ItemId, Session
+from service.routing import StrictRoute
+from service.schemas.item import ItemCreate
+
+router = APIRouter(prefix="/items", route_class=StrictRoute)
+
+
+@router.post("", status_code=201)
+async def create_item(body: ItemCreate, session: Session) -> Response:
+    """Store an item."""
+    (item,) = await crud.create_many(session, [body.to_domain().to_dict()])
+    return json_response(item, 201, {"Location": f"/items/{item.id}"})
+
+
+@router.get("/{item_id}")
+async def get_item(item_id: ItemId, session: Session) -> Response:
+    """Read one item."""
+    (item,) = await crud.get_many(session, [item_id])
+    if item is None:
+        raise NotFound("There is no such item")
+    return json_response(item)

@@ -1,0 +1,106 @@
+"""The shape of the code: who may import whom, the same stem in every layer, short files."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.database import ROOT
+
+FILES = {
+    str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.glob("service/**/*.py"))
+}
+LAYERS = ("models", "schemas", "domain", "crud", "routers")
+# Imports point one way: main -> routers -> {schemas, crud} -> {models, domain}.
+MAY_IMPORT = {
+    "models": {"models"},
+    "domain": {"domain"},
+    "crud": {"crud", "models", "domain"},
+    "schemas": {"schemas", "models", "domain"},
+    "routers": {"routers", "schemas", "crud", "domain"},
+}
+BOUNDARY_ONLY = {"pydantic", "pydantic_core", "pydantic_settings", "fastapi", "starlette"}
+
+
+def imports(source: str) -> Iterator[str]:
+    """The full names that a file imports, wherever in it: `a.b` for `from a import b`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def files_of(*layers: str) -> list[str]:
+    return [file for file in FILES if file.split("/")[1] in layers]
+
+
+def service_imports(file: str) -> set[str]:
+    """The parts of the service that a file imports: layers, and modules beside them."""
+    return {name.split(".")[1] for name in imports(FILES[file]) if name.startswith("service.")}
+
+
+def stems(layer: str) -> set[str]:
+    return {Path(file).stem for file in files_of(layer)} - {"__init__", "base"}
+
+
+def test_every_layer_has_files() -> None:
+    assert [layer for layer in LAYERS if not stems(layer)] == []
+
+
+@pytest.mark.parametrize("file", files_of(*LAYERS))
+def test_a_layer_imports_only_the_layers_below(file: str) -> None:
+    assert service_imports(file) & set(LAYERS) <= MAY_IMPORT[file.split("/")[1]]
+
+
+@pytest.mark.parametrize("file", files_of("models", "schemas", "domain", "crud"))
+def test_the_inner_layers_import_nothing_from_around_them(file: str) -> None:
+    assert service_imports(file) <= set(LAYERS)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in files_of("routers")])
+def test_only_main_imports_the_routers(file: str) -> None:
+    is_importing = any(name.startswith("service.routers") for name in imports(FILES[file]))
+
+    assert is_importing == (file == "service/main.py")
+
+
+@pytest.mark.parametrize("file", list(FILES))
+def test_nothing_imports_main(file: str) -> None:
+    assert not any(name.startswith("service.main") for name in imports(FILES[file]))
+
+
+@pytest.mark.parametrize("file", files_of("crud", "models", "domain"))
+def test_the_inner_layers_know_neither_pydantic_nor_fastapi(file: str) -> None:
+    assert {name.split(".")[0] for name in imports(FILES[file])} & BOUNDARY_ONLY == set()
+
+
+@pytest.mark.parametrize("file", files_of("domain"))
+def test_the_domain_is_standard_library_only(file: str) -> None:
+    known = {*sys.stdlib_module_names, "service"}
+
+    assert {name.split(".")[0] for name in imports(FILES[file])} <= known
+
+
+@pytest.mark.parametrize("file", files_of("crud"))
+def test_crud_never_commits(file: str) -> None:
+    called = {
+        node.func.attr
+        for node in ast.walk(ast.parse(FILES[file]))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+
+    assert called & {"commit", "rollback", "begin"} == set()
+
+
+@pytest.mark.parametrize("stem", sorted(stems("routers") & stems("models")))
+def test_a_resource_has_the_same_stem_in_every_layer(stem: str) -> None:
+    assert [layer for layer in LAYERS if stem not in stems(layer)] == []
+
+
+@pytest.mark.parametrize("file", list(FILES))
+def test_a_file_has_one_subject(file: str) -> None:
+    assert len(FILES[file].splitlines()) <= 300
