@@ -74,28 +74,28 @@ def _markdown(results: Results) -> Iterator[str]:
         f"{options['seconds']} s for each load, rounds: {options['rounds']}; "
         f"{options['workers']} workers, {options['rows']:,} items in the table.\n"
     )
-    yield from _as_markdown(SUMMARY_HEADERS, _summary(results))
+    yield from as_markdown(SUMMARY_HEADERS, _summary(results))
     yield f"\nThe service at {_summary_load(results)} connections. What it is compared with:\n"
     for name, meaning in _participants().items():
         yield f"* **{name}**: {meaning}"
     for scenario in results.scenarios():
         title = SCENARIOS[scenario]
         yield f"\n## {title}\n\n![{title}, the medians]({scenario}.svg)\n"
-        yield from _as_markdown(HEADERS, _table(results, scenario))
+        yield from as_markdown(HEADERS, _table(results, scenario))
     yield f"\n## How it was measured\n\n{METHOD}\n\n## The machine\n"
-    machine = results.machine | _others(results)
-    yield from _as_markdown(["", ""], [[name, text] for name, text in machine.items()])
+    machine = results.machine | others_row(results)
+    yield from as_markdown(["", ""], [[name, text] for name, text in machine.items()])
 
 
 def _plain_text(results: Results) -> Iterator[str]:
     for scenario in results.scenarios():
         yield f"\n{SCENARIOS[scenario]}\n"
-        yield from _as_text(HEADERS, _table(results, scenario))
+        yield from as_text(HEADERS, _table(results, scenario))
     yield f"\nThe service at {_summary_load(results)} connections\n"
-    yield from _as_text(SUMMARY_HEADERS, _summary(results))
+    yield from as_text(SUMMARY_HEADERS, _summary(results))
 
 
-def _others(results: Results) -> dict[str, str]:
+def others_row(results: Results) -> dict[str, str]:
     """How far the machine was not the benchmark's own."""
     cores = spread(m.others for m in results.measurements)
     if cores is None:
@@ -182,7 +182,7 @@ def _short(value: float) -> str:
     return f"{value:.1f}" if value >= 2 else f"{value:.2f}"
 
 
-def _as_markdown(headers: list[str], rows: Table) -> Iterator[str]:
+def as_markdown(headers: list[str], rows: Table) -> Iterator[str]:
     yield _line(headers)
     yield _line([_alignment(rows, column) for column in range(len(headers))])
     for row in rows:
@@ -197,7 +197,7 @@ def _alignment(rows: Table, column: int) -> str:
     return "---:" if all(row[column][:1] in "-0123456789" for row in rows) else "---"
 
 
-def _as_text(headers: list[str], rows: Table) -> Iterator[str]:
+def as_text(headers: list[str], rows: Table) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     for row in (headers, *rows):
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))

@@ -41,6 +41,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "description": DESCRIPTION,
         "lifespan": lifespan,
         "redirect_slashes": False,
+        # FastAPI looks for an OpenTelemetry provider with each request; there is none.
+        "telemetry": {"tracing": False, "metrics": False, "logs": False},
         "redoc_url": None,
         # Given here, and not to include_router, whose routes are matched twice with each request;
         # and before the documentation's own.

@@ -92,7 +92,7 @@ async def test_a_step_answers_with_an_item(step: Variant, client: httpx.AsyncCli
     [
         ("logged_through_structlog()", "service.main.request_logger"),
         ("written_line_by_line()", "service.log._stderr"),
-        ("without_telemetry()", "service.main.FastAPIOffline"),
+        ("with_telemetry()", "service.main.FastAPIOffline"),
         ("sets_in_flight(4)", "service.routers.item.coalesce"),
         ("each_alone()", "service.routers.item.coalesce"),
     ],
@@ -111,7 +111,7 @@ def test_a_variant_whose_ground_has_moved_refuses_to_start(
     [
         ("called_by_fastapi()", "request_response"),
         ("logged_through_structlog()", "_structlogs_logger"),
-        ("without_telemetry()", "FastAPIOffline"),
+        ("with_telemetry()", "FastAPIOffline"),
         ("sets_in_flight(4)", "coalesce"),
         ("each_alone()", "_uncoalesced"),
     ],

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.report import Table, _as_markdown, _as_text, _others
+from benchmarks.report import Table, as_markdown, as_text, others_row
 from benchmarks.results import SCENARIOS, Measurement
 from benchmarks.steps.figures import cpu_difference, median, merged, percent_more, percent_of
 from benchmarks.steps.run import CONNECTIONS, StepResults
@@ -66,19 +66,19 @@ def _markdown(results: StepResults) -> Iterator[str]:
     )
     for title, headers, rows, variants in _tables(results):
         yield f"\n## {title}\n"
-        yield from _as_markdown(headers, rows)
+        yield from as_markdown(headers, rows)
         yield ""
         yield from (f"* **{variant.name}**: {variant.meaning}" for variant in variants)
     yield f"\n## How it was measured\n\n{METHOD}\n\n## The machine\n"
-    machine = results.machine | _others(results)
-    yield from _as_markdown(["", ""], [[name, text] for name, text in machine.items()])
+    machine = results.machine | others_row(results)
+    yield from as_markdown(["", ""], [[name, text] for name, text in machine.items()])
 
 
 def _plain_text(results: StepResults) -> Iterator[str]:
     for title, headers, rows, _ in _tables(results):
         yield f"\n{title}\n"
-        yield from _as_text(headers, rows)
-    for name, text in _others(results).items():
+        yield from as_text(headers, rows)
+    for name, text in others_row(results).items():
         yield f"\n{name}: {text}"
 
 

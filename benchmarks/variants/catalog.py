@@ -102,7 +102,7 @@ CHANGES = (
         "uvicorn's own protocol, which sends head and body apart",
         scenarios=EVERY,
     ),
-    _change("telemetry off", "without_telemetry()", "FastAPI's OpenTelemetry hook switched off"),
+    _change("telemetry", "with_telemetry()", "FastAPI's OpenTelemetry hook left on"),
     Variant(
         "rate limit on",
         "counters in memory, and a limit that is never reached",

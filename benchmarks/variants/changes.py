@@ -75,11 +75,15 @@ def written_line_by_line() -> FastAPI:
     return create_app()
 
 
-def without_telemetry() -> FastAPI:
-    """FastAPI does not ask with each request whether somebody traces it."""
-    off = {"tracing": False, "metrics": False, "logs": False}
-    patch("service.main.FastAPIOffline", partial(FastAPIOffline, telemetry=off)).start()
+def with_telemetry() -> FastAPI:
+    """Undoes: FastAPI does not ask with each request whether somebody traces it."""
+    patch("service.main.FastAPIOffline", _traceable).start()
     return create_app()
+
+
+def _traceable(**options: Any) -> FastAPI:
+    del options["telemetry"]
+    return FastAPIOffline(**options)
 
 
 def sets_in_flight(most: int) -> FastAPI:
