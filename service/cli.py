@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import click
 import uvicorn
 from alembic import command
 from alembic.config import Config
+from asyncpg.exceptions import PostgresError
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from service.crud import item as crud
 from service.database import create_engine
@@ -90,13 +92,15 @@ def seed(rows: int) -> None:
 @contextmanager
 def _database() -> Iterator[None]:
     """See that there is a database: the one of DATABASE_URL, or the embedded one."""
-    if get_settings().database_url is not None:
-        yield
-        return
-    with embedded_postgres() as url:
-        os.environ["DATABASE_URL"] = url
-        get_settings.cache_clear()
-        yield
+    with ExitStack() as stack:
+        if get_settings().database_url is None:
+            os.environ["DATABASE_URL"] = stack.enter_context(embedded_postgres())
+            get_settings.cache_clear()
+        try:
+            yield
+        except (OSError, DBAPIError, PostgresError) as exc:
+            reason = str(exc).partition("\n")[0]
+            raise click.ClickException(f"The database: {reason}") from exc
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
@@ -113,15 +117,13 @@ async def _seed(rows: int) -> None:
     engine = create_engine(get_settings())
     with click.progressbar(length=rows, label="Seeding", file=sys.stderr) as bar:
         async with engine.begin() as conn:
-            # Copying a batch takes longer than any request may.
-            await conn.execute(text("SET LOCAL statement_timeout = 0"))
             for start in range(0, rows, SEED_BATCH):
                 size = min(SEED_BATCH, rows - start)
                 await crud.copy_many(conn, (_demo_item(start + n) for n in range(size)))
                 bar.update(size)
     async with engine.connect() as conn:
         await conn.execution_options(isolation_level="AUTOCOMMIT")
-        await conn.execute(text("ANALYZE items"))
+        await conn.execute(text("VACUUM ANALYZE items"))
     await engine.dispose()
 
 

@@ -184,7 +184,11 @@ def _dumps(event: Any, default: Any) -> bytes:
     try:
         return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:  # a lone surrogate, say; a line is never lost over its content
-        return orjson.dumps({key: ascii(value) for key, value in event.items()})
+        return orjson.dumps({key: _encodable(value) for key, value in event.items()})
+
+
+def _encodable(value: Any) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _dumps_text(event: Any, default: Any) -> str:

@@ -15,15 +15,22 @@ from sqlalchemy.exc import ArgumentError
 # Where Docker and Kubernetes mount secrets: one file a setting, named as the setting.
 SECRETS_DIR = Path("/run/secrets")
 
+URL_PARAMETERS = {"channel_binding", "host", "port", "ssl", "sslmode"}
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     try:
-        name = make_url(value.get_secret_value()).drivername
+        url = make_url(value.get_secret_value())
     except (ArgumentError, ValueError):
         # The cause would show the password that stands in the address.
         raise ValueError("is not a database address") from None
-    if name not in ("postgres", "postgresql", "postgresql+asyncpg"):
+    if url.drivername not in ("postgres", "postgresql", "postgresql+asyncpg"):
         raise ValueError("must begin with postgresql://, postgres:// or postgresql+asyncpg://")
+    if not url.query.keys() <= URL_PARAMETERS:
+        raise ValueError(f"may have no parameters but {', '.join(sorted(URL_PARAMETERS))}")
+    if url.query.get("sslmode", "prefer") not in SSL_MODES:
+        raise ValueError(f"sslmode must be one of {', '.join(SSL_MODES)}")
     return value
 
 
@@ -109,9 +116,10 @@ class Settings(BaseSettings):
             raise RuntimeError("DATABASE_URL is not set")
         url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
         # libpq's name for it, which most providers print; asyncpg takes the same values as `ssl`.
-        if mode := url.query.get("sslmode"):
-            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-        return url
+        # It negotiates channel binding by itself.
+        mode = url.query.get("sslmode")
+        url = url.difference_update_query(["sslmode", "channel_binding"])
+        return url.update_query_dict({"ssl": mode}) if mode else url
 
 
 @cache

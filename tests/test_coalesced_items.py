@@ -20,6 +20,7 @@ from sqlalchemy import NullPool, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from service import database
 from service.crud import item as crud
 from service.database import is_data_fault, is_lost
 from service.domain.item import ItemQuery
@@ -39,6 +40,15 @@ OURS = (
     " WHERE datname = current_database() AND application_name = 'items-service'"
 )
 WAITING = f"{OURS} AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A service that bears the locks of these tests for as long as a busy machine takes."""
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
+    settings.statement_timeout_ms = 60_000
+    settings.pool_timeout = PATIENCE
+    return settings
 
 
 @pytest.fixture(autouse=True)
@@ -105,9 +115,9 @@ async def wait_for_sets(admin: AsyncConnection, number: int) -> None:
     await wait_for_backends(admin, number, WAITING)
 
 
-async def kill_waiting(admin: AsyncConnection) -> None:
-    """End the backends whose statements wait for a lock."""
-    await admin.execute(text(f"SELECT pg_terminate_backend(pid) {WAITING}"))
+async def end_waiting(admin: AsyncConnection, function: str = "pg_terminate_backend") -> None:
+    """End the backends whose statements wait for a lock, or the statements only."""
+    await admin.execute(text(f"SELECT {function}(pid) {WAITING}"))
 
 
 @contextmanager
@@ -157,10 +167,11 @@ async def test_10000_concurrent_mixed_calls_get_each_its_own_answer(
     settings: Settings, admin: AsyncConnection, app: FastAPI
 ) -> None:
     settings.queue_limit = 10_000
+    chance = random.Random(3)
     ids = await store(app, 500)  # what is created later comes after these in each sort below
     missing = range(10_001, 10_501)
     made: dict[str, list[Any]] = {
-        "get": [*random.choices(ids, k=3500), *missing],
+        "get": [*chance.choices(ids, k=3500), *missing],
         "create": [{"name": f"New {number}"} for number in range(3000)],
         "list": [
             ItemQuery(page, per_page, sort=sort)
@@ -173,7 +184,7 @@ async def test_10000_concurrent_mixed_calls_get_each_its_own_answer(
     }
     flat = [(kind, call) for kind, calls in made.items() for call in calls]
     assert len(flat) == 10_000
-    random.shuffle(flat)
+    chance.shuffle(flat)
     calls = ItemCalls(app.state.autocommit, settings)
     functions: dict[str, Callable[..., Any]] = {
         "get": calls.get,
@@ -404,7 +415,7 @@ async def test_when_backends_are_killed_reads_are_sent_once_more_and_writes_neve
             reads = start(*map(calls.get, ids), calls.list(ItemQuery()), calls.list(DEAR))
             writes = start(*(calls.create(LAMP) for _ in range(40)))
             await wait_for_sets(admin, 4)
-            await kill_waiting(admin)
+            await end_waiting(admin)
             lost = await all_of(*writes)
             await wait_for_sets(admin, 3)
         *found, page, search = await all_of(*reads)
@@ -424,12 +435,26 @@ async def test_reads_that_are_lost_twice_fail_and_hold_nothing(
         requests = start(client.get("/items"), client.get("/items/1"))
         for _ in range(2):
             await wait_for_sets(admin, 2)
-            await kill_waiting(admin)
+            await end_waiting(admin)
         for answer in await all_of(*requests):
             check_unavailable(answer)
     await check_nothing_is_held(app, before)
 
     assert (await client.get("/items")).status_code == 200
+
+
+async def test_a_statement_that_the_database_gave_up_is_not_sent_again(
+    app: FastAPI, client: httpx.AsyncClient, admin: AsyncConnection
+) -> None:
+    with statements(app) as sent:
+        async with locked_items(admin):
+            requests = start(client.get("/items/1"), client.post("/items", json=LAMP))
+            await wait_for_sets(admin, 2)
+            await end_waiting(admin, "pg_cancel_backend")  # as a timeout does
+            for answer in await all_of(*requests):
+                check_unavailable(answer)
+
+    assert Counter(sent) == {"SELECT": 1, "INSERT": 1}
 
 
 async def test_a_write_whose_answer_is_lost_after_the_commit_is_there_once(

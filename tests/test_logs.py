@@ -6,14 +6,16 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx2 as httpx
 import pytest
 
 from tests.database import new_database, run
-from tests.processes import Server, query, running, script, wait_until
+from tests.processes import PATIENCE, Server, query, running, script, wait_until
 
 SECRET = "hunter2"
+LAST_WORDS = b'{"name": "Sent at last"}'
 
 
 @pytest.fixture(scope="module")
@@ -143,30 +145,48 @@ def test_an_unhandled_error_is_structured_and_holds_no_values(server_url: str) -
         assert value not in server.stderr()
 
 
-def test_a_request_in_flight_is_finished_before_the_end(database_url: str) -> None:
-    body = b'{"name": "Sent in the last moment"}'
+@contextmanager
+def half_a_request(server: Server) -> Iterator[socket.socket]:
+    """A connection on which the service is in the midst of a request, waiting for LAST_WORDS."""
     head = (
         "POST /items HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        f"Content-Length: {len(LAST_WORDS)}\r\nExpect: 100-continue\r\n\r\n"
     )
+    port = httpx.URL(server.url).port or 0
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(head.encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+        yield client
+
+
+def test_a_request_in_flight_is_finished_before_the_end(database_url: str) -> None:
     environment = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1"}
-    with running("serve", env=environment) as server:
-        port = httpx.URL(server.url).port or 0
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-            client.sendall(head.encode())
-            # It asks for the body: it is in the midst of the request.
-            assert client.recv(1000).startswith(b"HTTP/1.1 100 Continue")
-            server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: bool(server.events("Shutting down")))
-            client.sendall(body)
-            answer = b"".join(iter(lambda: client.recv(1000), b""))
-        assert server.process.wait(20) == 0
+    with running("serve", env=environment) as server, half_a_request(server) as client:
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: bool(server.events("Shutting down")))
+        client.sendall(LAST_WORDS)
+        answer = b"".join(iter(lambda: client.recv(1000), b""))
+        assert server.process.wait(PATIENCE) == 0
 
     assert answer.startswith(b"HTTP/1.1 201 Created")
-    stored = query(database_url, "SELECT id FROM items WHERE name = 'Sent in the last moment'")
-    assert len(stored) == 1
     events = [line["event"] for line in server.lines()]
-    assert events.index("stopped") > len(events) - events[::-1].index("request") - 1
+    assert "stopped" in events[events.index("Shutting down") :]
+    stored = query(database_url, "SELECT FROM items WHERE name = 'Sent at last'")
+    assert len(stored) == 1
+
+
+def test_a_request_that_does_not_finish_does_not_stand_in_the_way_of_the_end(
+    database_url: str,
+) -> None:
+    environment = {
+        "DATABASE_URL": database_url,
+        "WEB_CONCURRENCY": "1",
+        "GUNICORN_CMD_ARGS": "--graceful-timeout 3",
+    }
+    with running("serve", env=environment) as server, half_a_request(server):
+        assert server.end() == 0
+
+    assert len(server.events("stopped")) == 1
 
 
 def test_whoever_writes_writes_the_same_way() -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from service.database import create_engine
 from service.settings import Settings, available_cores, get_settings
 from tests.database import ROOT
 
+SECRET = "hunter2"
 DEFAULTS = {
     "DATABASE_URL": None,
     "POOL_SIZE": 20,
@@ -194,7 +196,14 @@ def test_a_wrong_value_stops_the_start_with_a_line_that_does_not_show_it(
     (line,) = complaints()
 
     assert re.fullmatch(rf"{name}: \S.*", line)
-    assert "hunter2" not in line
+    assert SECRET not in line
+
+
+def test_not_even_the_error_itself_shows_the_value() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Settings.model_validate({"port": SECRET, "redis_url": SECRET})
+
+    assert SECRET not in str(wrong.value)
 
 
 def test_each_fault_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

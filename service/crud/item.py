@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     true,
     update,
 )
@@ -120,6 +121,9 @@ async def copy_many(conn: AsyncConnection, rows: Iterable[Mapping[str, Any]]) ->
 
     A row as for `create_many`. Raises asyncpg's errors, not SQLAlchemy's: COPY is the driver's.
     """
+    # A batch may take longer than a request may; and COPY goes past SQLAlchemy, which begins the
+    # transaction with the first statement that it sees.
+    await conn.execute(text("SET LOCAL statement_timeout = 0"))
     driver = (await conn.get_raw_connection()).driver_connection
     assert driver is not None
     await driver.copy_records_to_table(
