@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 # Where Docker and Kubernetes mount secrets: one file a setting, named as the setting.
 SECRETS_DIR = Path("/run/secrets")
 
-URL_PARAMETERS = {"channel_binding", "host", "port", "ssl", "sslmode"}
+URL_PARAMETERS = {"channel_binding", "host", "port", "ssl", "sslmode", "target_session_attrs"}
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
