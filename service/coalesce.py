@@ -10,6 +10,7 @@ sets grow. Group commit in databases, and the "dataloader" of GraphQL servers, a
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
+from itertools import islice
 from typing import Generic, TypeVar
 
 Call = TypeVar("Call")
@@ -89,8 +90,6 @@ class Coalescer(Generic[Call, Answer]):
             return await future
         except asyncio.CancelledError:
             self._leave(shape, future)
-            if future.done() and not future.cancelled():
-                future.exception()  # nobody is left to hear of it, and asyncio would complain
             raise
 
     async def _send_sets(self) -> None:
@@ -101,7 +100,8 @@ class Coalescer(Generic[Call, Answer]):
             while self._waiting:
                 members = self._next_set()
                 try:
-                    await self._send(members)
+                    if members:
+                        await self._send(members)
                 except asyncio.CancelledError:
                     if sender.cancelling():
                         raise
@@ -116,15 +116,14 @@ class Coalescer(Generic[Call, Answer]):
 
     def _next_set(self) -> dict[asyncio.Future[Answer], Call]:
         """Take calls of the shape that has waited longest."""
-        shape, queue = next(iter(self._waiting.items()))
-        del self._waiting[shape]
-        if len(queue) > self._max_set:
-            # The rest goes to the end: no shape can keep the others waiting.
-            futures = list(queue)
-            self._waiting[shape] = {future: queue[future] for future in futures[self._max_set :]}
-            queue = {future: queue[future] for future in futures[: self._max_set]}
-        self._waiting_count -= len(queue)
-        return queue
+        shape = next(iter(self._waiting))
+        queue = self._waiting.pop(shape)
+        members = {future: queue.pop(future) for future in list(islice(queue, self._max_set))}
+        if queue:
+            self._waiting[shape] = queue  # at the end: no shape can keep the others waiting
+        self._waiting_count -= len(members)
+        # Whoever was cancelled in this very turn had no chance to leave.
+        return {future: call for future, call in members.items() if not future.done()}
 
     async def _send(self, members: dict[asyncio.Future[Answer], Call]) -> None:
         """Run the set and hand out the answers, or the error."""
