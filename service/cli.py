@@ -82,6 +82,15 @@ def migrate(sql: bool) -> None:
 
 
 @main.command()
+@click.argument("message")
+def revision(message: str) -> None:
+    """Write a migration of what the models and the schema differ in."""
+    with _database():
+        command.upgrade(Config(ALEMBIC_INI), "head")
+        command.revision(Config(ALEMBIC_INI), message, autogenerate=True)
+
+
+@main.command()
 @click.option("--rows", type=click.IntRange(min=1), default=10_000, show_default=True)
 def seed(rows: int) -> None:
     """Add demo items."""

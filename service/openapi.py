@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 MEANINGS = {
-    404: "There is no such item",
+    404: "There is nothing with this id",
     413: "The body is larger than MAX_BODY_BYTES",
     422: "The request does not have the form that this operation takes",
     429: "Too many requests; `Retry-After` says when to come back",

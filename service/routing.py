@@ -9,7 +9,7 @@ documented, as FastAPI has it.
 
 import inspect
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -19,11 +19,20 @@ from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.errors import MESSAGES, BodyTooLarge, InvalidInput
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+# orjson is faster, but reads a fraction as a double, and so loses digits.
+DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
 
 
 class StrictRoute(APIRoute):
@@ -69,22 +78,31 @@ class StrictRoute(APIRoute):
 class StrictRequest(Request):
     """A request whose body is bounded, and is JSON as RFC 8259 has it."""
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body, as it arrives.
+    _read: bytes | None = None
+
+    async def body(self) -> bytes:
+        """The body.
 
         Raises:
             BodyTooLarge: it passes MAX_BODY_BYTES, or says beforehand that it will.
+            ClientDisconnect: its client left before it was whole.
         """
-        limit = self.app.state.settings.max_body_bytes
-        announced = self.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise BodyTooLarge
-        size = 0
-        async for chunk in super().stream():
-            size += len(chunk)
-            if size > limit:
+        if self._read is None:
+            limit = self.app.state.settings.max_body_bytes
+            announced = self.headers.get("content-length", "")
+            if announced.isdecimal() and int(announced) > limit:
                 raise BodyTooLarge
-            yield chunk
+            read, more = bytearray(), True
+            while more:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                read += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(read) > limit:
+                    raise BodyTooLarge
+            self._read = bytes(read)
+        return self._read
 
     async def json(self) -> Any:
         """The body's content. A number with a fraction is a Decimal, exactly as it was written.
@@ -96,8 +114,7 @@ class StrictRequest(Request):
         if not body:
             raise InvalidInput([{"pointer": "#", "detail": MESSAGES["missing"]}])
         try:
-            # orjson is faster, but reads a fraction as a double and so loses digits.
-            return json.loads(body.decode(), parse_float=Decimal, parse_constant=_refuse_constant)
+            return DECODER.decode(body.decode())
         except json.JSONDecodeError as exc:
             reason = f"Not valid JSON: {exc.msg} at character {exc.pos}"
         except RecursionError:
@@ -105,10 +122,6 @@ class StrictRequest(Request):
         except (ValueError, ArithmeticError):  # not UTF-8, NaN, or a number beyond all bounds
             reason = "Not valid JSON"
         raise InvalidInput([{"pointer": "#", "detail": reason}])
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 @dataclass(slots=True)

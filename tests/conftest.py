@@ -10,9 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.main import create_app
+from service.models import Base
 from service.settings import Settings
 from tests.database import docker_answers, new_database, run, server
 
+TABLES = ", ".join(Base.metadata.tables)
 SERVER = pytest.StashKey[tuple[str, str]]()
 RUNNING = pytest.StashKey[ExitStack]()
 
@@ -84,7 +86,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         async with app.state.engine.begin() as conn:
-            await conn.execute(text("TRUNCATE items RESTART IDENTITY"))
+            await conn.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY"))
         yield app
 
 

@@ -39,7 +39,7 @@ def assert_all_ends(server: Server, project: Path) -> None:
     wait_until(lambda: not (project / ".postgres/postmaster.pid").exists())
 
 
-@pytest.mark.parametrize("command", [[], ["dev"], ["serve"], ["migrate"], ["seed"]])
+@pytest.mark.parametrize("command", [[], ["dev"], ["serve"], ["migrate"], ["revision"], ["seed"]])
 def test_help_says_what_a_command_does(command: list[str]) -> None:
     result = CliRunner().invoke(main, [*command, "--help"], prog_name="items")
 

@@ -72,7 +72,7 @@ async def test_a_405_names_every_method_of_the_path(client: httpx.AsyncClient) -
         allowed |= {"HEAD"} if "GET" in allowed else set()
         others = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - allowed
         for method in others:
-            answer = await client.request(method, path.format(item_id=1))
+            answer = await client.request(method, re.sub("{.*}", "1", path))
 
             check_problem(answer, 405, "method-not-allowed")
             assert set(answer.headers["allow"].split(", ")) == allowed
@@ -299,7 +299,7 @@ async def test_head_answers_wherever_get_does_and_without_a_body(client: httpx.A
     paths = list((await client.get("/openapi.json")).json()["paths"])
     paths += ["/docs", "/redoc", "/openapi.json", "/items?per_page=0", "/nowhere"]
     for path in paths:
-        address = path.format(item_id=1)
+        address = re.sub("{.*}", "1", path)
         head, get = await client.head(address), await client.get(address)
 
         assert (head.status_code, head.content) == (get.status_code, b"")

@@ -21,6 +21,7 @@ from service.domain.item import ItemQuery
 from service.embedded import embedded_postgres
 from service.revision import ALEMBIC_INI
 from service.settings import Settings
+from tests.conftest import TABLES
 from tests.database import ROOT, clean_environment, new_database, run
 from tests.processes import PATIENCE, holding, query, script, wait_until
 
@@ -257,7 +258,7 @@ def test_migrators_wait_for_one_another(empty_database_url: str, database_url: s
 
 
 def test_a_migration_that_does_not_get_its_lock_gives_up(spare_url: str) -> None:
-    with holding(spare_url, "BEGIN; LOCK TABLE items IN ACCESS SHARE MODE"):
+    with holding(spare_url, f"BEGIN; LOCK TABLE {TABLES} IN ACCESS SHARE MODE"):
         downgraded = alembic(spare_url, "downgrade", "base", check=False)
 
     assert downgraded.returncode != 0

@@ -87,7 +87,7 @@ def test_the_operations_have_names_of_their_own(document: Any) -> None:
 def test_each_response_is_named(document: Any, method: str, path: str) -> None:
     status, _, errors = OPERATIONS[method, path]
     responses = document["paths"][path][method.lower()]["responses"]
-    common = {429, 500, 503} if path.startswith("/items") else set()
+    common = {429, 500, 503} if not path.startswith("/health") else set()
 
     assert {str(status), *map(str, errors | common)} <= responses.keys()
     for response in responses.values():
@@ -126,7 +126,7 @@ async def test_the_examples_of_bodies_work_when_sent(client: httpx.AsyncClient) 
     ]:
         content = document["paths"][path][method.lower()]["requestBody"]["content"]
         shown = example(document, content)
-        answer = await client.request(method, path.format(item_id=1), json=shown)
+        answer = await client.request(method, re.sub("{.*}", "1", path), json=shown)
 
         assert answer.status_code == OPERATIONS[method, path][0]
         assert shown.items() <= answer.json().items()
@@ -137,7 +137,7 @@ async def test_what_is_sent_is_what_is_declared(client: httpx.AsyncClient) -> No
     bodies = [{"name": "Lamp"}, {"name": "Lamp", "description": "Warm", "price": 29.99}]
     for (method, path), (status, model, _) in OPERATIONS.items():
         for body in bodies if method in ("POST", "PUT", "PATCH") else [None]:
-            answer = await client.request(method, path.format(item_id=1), json=body)
+            answer = await client.request(method, re.sub("{.*}", "1", path), json=body)
             assert answer.status_code == status
             if not model:
                 assert answer.content == b""

@@ -34,13 +34,15 @@ def upgrade() -> None:
             server_default=sa.func.now(),
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_items"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_items")),
         sa.CheckConstraint(
-            "char_length(name) <= 255 AND btrim(name) <> ''", name="ck_items_name_length"
+            "char_length(name) <= 255 AND btrim(name) <> ''", name=op.f("ck_items_name_length")
         ),
-        sa.CheckConstraint("char_length(description) <= 10000", name="ck_items_description_length"),
-        sa.CheckConstraint("price >= 0 AND price < 'NaN'", name="ck_items_price_range"),
-        sa.CheckConstraint("version >= 1", name="ck_items_version_positive"),
+        sa.CheckConstraint(
+            "char_length(description) <= 10000", name=op.f("ck_items_description_length")
+        ),
+        sa.CheckConstraint("price >= 0 AND price < 'NaN'", name=op.f("ck_items_price_range")),
+        sa.CheckConstraint("version >= 1", name=op.f("ck_items_version_positive")),
     )
     op.create_index("ix_items_is_active_id", "items", ["is_active", "id"])
     op.create_index("ix_items_name_id", "items", ["name", "id"])
