@@ -51,7 +51,9 @@ def migrate(conn: Connection) -> None:
         transaction_per_migration=True,
         compare_server_default=True,
         # Trigram indexes stand in migrations alone: they exist only where pg_trgm is available.
-        include_name=lambda name, kind, parents: not (kind == "index" and name.endswith("_trgm")),
+        include_name=lambda name, kind, parents: (
+            not (kind == "index" and (name or "").endswith("_trgm"))
+        ),
     )
     with context.begin_transaction():
         context.run_migrations()
