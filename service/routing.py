@@ -191,7 +191,7 @@ def _refuse_unknown(request: Request, known: set[str]) -> None:
     if unknown := request.query_params.keys() - known:
         raise InvalidInput(
             [
-                {"parameter": name[:100], "detail": "There is no such parameter"}
+                {"parameter": name[:100], "detail": MESSAGES["extra_forbidden"]}
                 for name in sorted(unknown)
             ]
         )

@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
     """The declarative base; a Python `int` is a bigint, a `datetime` always has a time zone."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map = {int: BigInteger(), datetime: DateTime(timezone=True)}  # noqa: RUF012
+    type_annotation_map = {int: BigInteger(), datetime: DateTime(timezone=True)}  # noqa: RUF012 (SQLAlchemy's)
 
 
 class TimestampMixin:
