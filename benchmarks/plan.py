@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.peers.common import POOL_SIZE
+from benchmarks.peers.common import POOL_SIZE, THREADS
 from benchmarks.pgbench import MAX_CLIENTS
 from benchmarks.servers import APPLICATIONS
 
@@ -58,9 +58,10 @@ class Plan:
 
     def database_connections(self) -> int:
         """How many there may be at once: full pools, and pgbench's clients."""
-        pools = len({"service", "usual", "threads"}.intersection(self.apps))
+        of_worker = {"service": POOL_SIZE, "usual": POOL_SIZE, "threads": THREADS}
+        pools = sum(of_worker.get(app, 0) for app in self.apps)
         clients = MAX_CLIENTS if "pgbench" in self.apps else 0
-        return pools * self.workers * POOL_SIZE + clients + OWN_CONNECTIONS
+        return pools * self.workers + clients + OWN_CONNECTIONS
 
     def seconds(self) -> int:
         """About how long all of it takes."""

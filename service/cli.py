@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from service.crud import item as crud
-from service.database import create_engine
+from service.database import create_engine, transactional
 from service.embedded import embedded_postgres
 from service.revision import ALEMBIC_INI
 from service.settings import get_settings
@@ -125,13 +125,12 @@ async def _seed(rows: int) -> None:
     """Copy `rows` demo items into the database, all in one transaction."""
     engine = create_engine(get_settings())
     with click.progressbar(length=rows, label="Seeding", file=sys.stderr) as bar:
-        async with engine.begin() as conn:
+        async with transactional(engine).begin() as conn:
             for start in range(0, rows, SEED_BATCH):
                 size = min(SEED_BATCH, rows - start)
                 await crud.copy_many(conn, (_demo_item(start + n) for n in range(size)))
                 bar.update(size)
     async with engine.connect() as conn:
-        await conn.execution_options(isolation_level="AUTOCOMMIT")
         await conn.execute(text("VACUUM ANALYZE items"))
     await engine.dispose()
 

@@ -27,9 +27,13 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 
 
 def create_engine(settings: Settings) -> AsyncEngine:
-    """The process's engine and its pool; it connects when first used, not before."""
+    """The process's engine and its pool; it connects when first used, not before.
+
+    In AUTOCOMMIT, for single statements: without the round trips of BEGIN and COMMIT.
+    """
     engine = create_async_engine(
         settings.engine_url,
+        isolation_level="AUTOCOMMIT",
         pool_size=settings.pool_size,
         max_overflow=settings.max_overflow,
         pool_timeout=settings.pool_timeout,
@@ -66,14 +70,14 @@ def _refuse_closed(connection: AdaptedConnection, record: Any, proxy: Any) -> No
         raise DisconnectionError
 
 
-def autocommit(engine: AsyncEngine) -> AsyncEngine:
-    """`engine`, for single statements: without the round trips of BEGIN and COMMIT."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
+def transactional(engine: AsyncEngine) -> AsyncEngine:
+    """`engine`, on the same pool, with transactions."""
+    return engine.execution_options(isolation_level="READ COMMITTED")
 
 
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Makes the sessions of `engine`; what they loaded stays readable after the commit."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    """Makes sessions in transactions; what they loaded stays readable after the commit."""
+    return async_sessionmaker(transactional(engine), expire_on_commit=False)
 
 
 async def get_db(request: Request) -> AsyncIterator[AsyncSession]:

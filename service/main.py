@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.database import autocommit, create_engine, create_sessions
+from service.database import create_engine, create_sessions
 from service.errors import add_error_handlers
 from service.log import configure_logging, request_logger
 from service.middleware import RequestMiddleware
@@ -64,9 +64,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """What the process holds while it serves. It starts without a database; readiness tells."""
     settings = app.state.settings
     app.state.engine = create_engine(settings)
-    app.state.autocommit = autocommit(app.state.engine)
     app.state.sessions = create_sessions(app.state.engine)
-    app.state.items = item.ItemCalls(app.state.autocommit, settings)
+    app.state.items = item.ItemCalls(app.state.engine, settings)
     app.state.rate_limiter = create_rate_limiter(settings)
     app.state.revisions = load_revisions()
     logger.info("started", version=__version__)

@@ -46,7 +46,7 @@ class StrictRoute(APIRoute):
             handle = self._checked(direct)
 
             async def app(scope: Scope, receive: Receive, send: Send) -> None:
-                response = await handle(Request(scope, receive, send))
+                response = await handle(StrictRequest(scope, receive, send))
                 await response(scope, receive, send)
 
             self.app = app
@@ -68,8 +68,9 @@ class StrictRoute(APIRoute):
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)
             if takes_json:
+                if not isinstance(request, StrictRequest):
+                    request = StrictRequest(request.scope, request.receive)
                 _refuse_non_json(request)
-                request = StrictRequest(request.scope, request.receive)
             return await handle(request)
 
         return check_and_handle

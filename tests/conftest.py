@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.database import transactional
 from service.main import create_app
 from service.models import Base
 from service.settings import Settings
@@ -85,7 +86,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     """The application as production runs it, started, on an empty table."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        async with app.state.engine.begin() as conn:
+        async with transactional(app.state.engine).begin() as conn:
             await conn.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY"))
         yield app
 
@@ -112,5 +113,5 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def conn(app: FastAPI) -> AsyncIterator[AsyncConnection]:
     """A connection in a transaction, rolled back after the test."""
-    async with app.state.engine.connect() as conn:
+    async with transactional(app.state.engine).connect() as conn:
         yield conn

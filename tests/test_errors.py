@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from service.database import transactional
 from service.main import create_app
 from service.openapi import Problem
 from service.settings import Settings
@@ -193,7 +194,7 @@ async def test_what_nobody_handled_is_a_500_that_tells_nothing(
 async def test_a_fault_of_the_database_that_nobody_foresaw_is_a_500_that_tells_nothing(
     client: httpx.AsyncClient, app: FastAPI
 ) -> None:
-    async with app.state.engine.begin() as conn:
+    async with transactional(app.state.engine).begin() as conn:
         await conn.execute(
             text(
                 f"CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS "
@@ -209,7 +210,7 @@ async def test_a_fault_of_the_database_that_nobody_foresaw_is_a_500_that_tells_n
     try:
         answer = await client.post("/items", json={"name": "Lamp"})
     finally:
-        async with app.state.engine.begin() as conn:
+        async with transactional(app.state.engine).begin() as conn:
             await conn.execute(text("DROP FUNCTION break_it CASCADE"))
 
     check_problem(answer, 500, "internal-error")
@@ -219,12 +220,12 @@ async def test_a_fault_of_the_database_that_nobody_foresaw_is_a_500_that_tells_n
 async def test_what_the_schema_lets_pass_the_database_refuses_as_a_422(
     client: httpx.AsyncClient, app: FastAPI
 ) -> None:
-    async with app.state.engine.begin() as conn:
+    async with transactional(app.state.engine).begin() as conn:
         await conn.execute(text("ALTER TABLE items ADD CHECK (name <> 'Lamp')"))
     try:
         answer = await client.post("/items", json={"name": "Lamp", "description": MARK})
     finally:
-        async with app.state.engine.begin() as conn:
+        async with transactional(app.state.engine).begin() as conn:
             await conn.execute(text("ALTER TABLE items DROP CONSTRAINT items_name_check"))
 
     check_problem(answer, 422, "invalid-input")
@@ -284,7 +285,7 @@ async def test_more_calls_than_may_wait_are_a_503(settings: Settings) -> None:
     settings.queue_limit = 1
     app = create_app(settings)
     async with serving(app) as client:
-        async with app.state.engine.begin() as conn:
+        async with transactional(app.state.engine).begin() as conn:
             await conn.execute(text("LOCK TABLE items"))  # nobody reads meanwhile
             calls = [asyncio.create_task(client.get("/items/0")) for _ in range(10)]
             (first, *_), _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from service.database import transactional
 from service.main import create_app
 from service.revision import load_revisions
 from service.settings import Settings
@@ -71,7 +72,7 @@ async def test_ready_means_a_schema_not_behind_the_code(
     settings.database_url = SecretStr(empty_database_url)
     app = create_app(settings)
     async with serving(app) as client:
-        async with app.state.engine.begin() as conn:
+        async with transactional(app.state.engine).begin() as conn:
             for statement in statements:
                 await conn.execute(text(statement))
 

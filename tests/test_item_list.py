@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.crud import item as crud
+from service.database import transactional
 
 # Names, prices and flags repeat, so that every sort has ties, and some prices are NULL.
 STOCK = [
@@ -27,7 +28,7 @@ SORTS = ["id", "name", "price", "created_at"]
 
 
 async def store(app: FastAPI, rows: Iterable[dict[str, Any]]) -> None:
-    async with app.state.engine.begin() as conn:
+    async with transactional(app.state.engine).begin() as conn:
         await crud.create_many(conn, list(rows))
 
 

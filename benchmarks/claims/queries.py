@@ -9,7 +9,7 @@ from benchmarks.claims.claim import Claim, Result, at_least, ratio
 from benchmarks.claims.database import disposed
 from benchmarks.claims.measure import Bench
 from service.crud import item as crud
-from service.database import autocommit, create_engine, create_sessions
+from service.database import create_engine, create_sessions, transactional
 from service.models import Item
 
 SET = 32
@@ -23,7 +23,7 @@ async def queries(bench: Bench) -> Result:
 
     async with disposed(create_engine(bench.settings)) as engine:
         sessions = create_sessions(engine)
-        committed = autocommit(engine)
+        in_transaction = transactional(engine)
 
         async def by_orm() -> None:
             async with sessions.begin() as session:
@@ -32,9 +32,9 @@ async def queries(bench: Bench) -> Result:
         samples = await bench.alternate(
             {
                 "ORM": bench.awaits(by_orm),
-                "Core": bench.awaits(lambda: _by_core(engine, [next(ids)])),
-                "Core, AUTOCOMMIT": bench.awaits(lambda: _by_core(committed, [next(ids)])),
-                "set of 32": bench.awaits(lambda: _by_core(committed, next(sets))),
+                "Core": bench.awaits(lambda: _by_core(in_transaction, [next(ids)])),
+                "Core, AUTOCOMMIT": bench.awaits(lambda: _by_core(engine, [next(ids)])),
+                "set of 32": bench.awaits(lambda: _by_core(engine, next(sets))),
             }
         )
     samples["set of 32"] = [seconds / SET for seconds in samples["set of 32"]]

@@ -13,6 +13,7 @@ from sqlalchemy.orm import sessionmaker
 from benchmarks.peers.common import (
     COUNT,
     POOL,
+    THREADS,
     ItemIn,
     make_page,
     select_page,
@@ -27,7 +28,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     engine = create_engine(
         _psycopg_url(settings or get_settings()),
         connect_args={"application_name": "threads"},
-        **POOL,
+        **(POOL | {"max_overflow": THREADS - POOL["pool_size"]}),
     )
 
     @asynccontextmanager

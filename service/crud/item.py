@@ -91,7 +91,7 @@ DEACTIVATE_MANY = select(items.c.id).where(IDS_GIVEN).add_cte(_deactivated)
 
 async def get_many(conn: Connection, ids: Sequence[int]) -> list[Item | None]:
     """The items with these ids, each at its id's place; None where there is none."""
-    rows = await conn.execute(GET_MANY, {"ids": ids})
+    rows = (await conn.execute(GET_MANY, {"ids": ids})).all()
     found = {row.id: Item(*row) for row in rows}
     return [found.get(id_) for id_ in ids]
 
@@ -113,7 +113,7 @@ async def create_many(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> li
             "are_active": [row.get("is_active", True) for row in rows],
         },
     )
-    return sorted((Item(*row) for row in created), key=lambda item: item.id)
+    return sorted([Item(*row) for row in created.all()], key=lambda item: item.id)
 
 
 async def copy_many(conn: AsyncConnection, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -183,7 +183,7 @@ async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[Ite
                 "skips": [(queries[i].page - 1) * queries[i].per_page for i in indexes],
             },
         )
-        for ordinal, total, *values in rows:
+        for ordinal, total, *values in rows.all():
             index = indexes[ordinal - 1]
             if index not in pages:
                 pages[index] = ItemPage([], min(total, COUNT_CAP), total > COUNT_CAP)

@@ -27,13 +27,14 @@ from service.settings import Settings
 class ItemCalls:
     """The calls on items that are coalesced: those that are many, and each cheap.
 
-    All in all they hold at most 8 connections of a worker's pool.
+    All in all they hold at most 6 connections of a worker's pool. One set of a kind at a time is
+    fastest, as it grows the more; those of lists differ in cost, so a second may overtake.
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         most = settings.queue_limit
-        self.get = coalesce(engine, crud.get_many, max_sets=2, max_waiting=most, repeatable=True)
-        self.create = coalesce(engine, crud.create_many, max_sets=2, max_waiting=most)
+        self.get = coalesce(engine, crud.get_many, max_sets=1, max_waiting=most, repeatable=True)
+        self.create = coalesce(engine, crud.create_many, max_sets=1, max_waiting=most)
         self.list_cheap = coalesce(
             engine, crud.list_pages, shape=crud.shape, max_sets=2, max_waiting=most, repeatable=True
         )

@@ -42,7 +42,7 @@ class HealthOverview(Health):
 )
 async def health(request: Request) -> HealthOverview:
     """Say how the service is; 503 when its database does not answer."""
-    async with request.app.state.autocommit.connect() as conn:
+    async with request.app.state.engine.connect() as conn:
         await conn.execute(text("SELECT 1"))
     return HealthOverview()
 
@@ -61,7 +61,7 @@ async def live() -> Health:
 )
 async def ready(request: Request) -> Health:
     """Say whether the database answers, with a schema that is not older than the code."""
-    async with request.app.state.autocommit.connect() as conn:
+    async with request.app.state.engine.connect() as conn:
         if await is_behind(conn, request.app.state.revisions):
             raise Unavailable("The database's schema is older than the service: migrate it")
     return Health()
