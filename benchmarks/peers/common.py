@@ -22,9 +22,7 @@ logger = structlog.get_logger("access")
 POOL: dict[str, Any] = {"pool_size": 20, "max_overflow": 10, "pool_pre_ping": True}
 # Connections of one worker at most.
 POOL_SIZE: int = POOL["pool_size"] + POOL["max_overflow"]
-# FastAPI's thread pool. With fewer connections than threads it stands still under many requests:
-# threads wait for a connection, and the requests that hold one wait for a thread.
-THREADS = 40
+THREADS = 40  # of FastAPI, in one worker
 COUNT = select(func.count()).select_from(Item)
 
 

@@ -1,13 +1,17 @@
-"""The usual design with `def` endpoints: FastAPI runs them in its thread pool, on psycopg."""
+"""The usual design with `def` endpoints: FastAPI runs them in its thread pool, on psycopg.
 
-from collections.abc import AsyncIterator, Iterator
+Each opens its session itself. As a dependency it would hold a connection while its request waits
+for another thread; under many requests all threads then wait for connections, and all connections
+for threads: the worker stands still.
+"""
+
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import sessionmaker
 
 from benchmarks.peers.common import (
@@ -28,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     engine = create_engine(
         _psycopg_url(settings or get_settings()),
         connect_args={"application_name": "threads"},
+        # No thread waits for a connection.
         **(POOL | {"max_overflow": THREADS - POOL["pool_size"]}),
     )
 
@@ -48,38 +53,32 @@ def _psycopg_url(settings: Settings) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def get_session(request: Request) -> Iterator[SyncSession]:
-    """A session of this request's own."""
-    with request.app.state.sessions() as session:
-        yield session
-
-
-Session = Annotated[SyncSession, Depends(get_session)]
-
-
-def create_item(body: ItemIn, session: Session) -> Item:
+def create_item(request: Request, body: ItemIn) -> Item:
     """Commit and refresh, as FastAPI's tutorial does."""
     item = Item(**body.model_dump())
-    session.add(item)
-    session.commit()
-    session.refresh(item)
+    with request.app.state.sessions() as session:
+        session.add(item)
+        session.commit()
+        session.refresh(item)
     return item
 
 
 def list_items(
-    session: Session,
+    request: Request,
     page: Annotated[int, Query(ge=1)] = 1,
     per_page: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """One page, and the exact count of all."""
-    total = session.scalar(COUNT)
-    items = session.scalars(select_page(page, per_page))
-    return make_page(list(items), total or 0, page, per_page)
+    with request.app.state.sessions() as session:
+        total = session.scalar(COUNT)
+        items = list(session.scalars(select_page(page, per_page)))
+    return make_page(items, total or 0, page, per_page)
 
 
-def get_item(item_id: int, session: Session) -> Item:
+def get_item(request: Request, item_id: int) -> Item:
     """One item by its id."""
-    item = session.get(Item, item_id)
+    with request.app.state.sessions() as session:
+        item = session.get(Item, item_id)
     if item is None:
         raise HTTPException(404, "Item not found")
     return item
