@@ -78,7 +78,7 @@ def list_items(
 def get_item(request: Request, item_id: int) -> Item:
     """One item by its id."""
     with request.app.state.sessions() as session:
-        item = session.get(Item, item_id)
+        item: Item | None = session.get(Item, item_id)
     if item is None:
         raise HTTPException(404, "Item not found")
     return item
