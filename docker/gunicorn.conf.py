@@ -1,6 +1,7 @@
 """Gunicorn's configuration: all that varies is a setting of the service."""
 
 from pathlib import Path
+from typing import Any
 
 from service.log import logging_config
 from service.settings import get_settings
@@ -24,3 +25,9 @@ graceful_timeout = 15  # seconds that requests in flight get when a worker ends
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
 control_socket_disable = True
 logconfig_dict = logging_config(settings)
+
+
+def when_ready(server: Any) -> None:
+    """Say what only an operator can decide."""
+    if not settings.api_keys:
+        server.log.warning("Everyone may do everything: API_KEYS is not set")

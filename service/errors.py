@@ -1,36 +1,28 @@
-"""Every error and its one form on the wire: application/problem+json (RFC 9457).
+"""Every error of the service, with its status and its kind.
 
     ServiceError                 500  internal-error
-    +-- InvalidInput             422  invalid-input
+    +-- BadRequest               400  bad-request
+    +-- Unauthorized             401  unauthorized
+    +-- Forbidden                403  forbidden
     +-- NotFound                 404  not-found
+    +-- NotAcceptable            406  not-acceptable
+    +-- InProgress               409  in-progress
+    +-- PreconditionFailed       412  precondition-failed
     +-- BodyTooLarge             413  body-too-large
+    +-- UnsupportedMediaType     415  unsupported-media-type
+    +-- InvalidInput             422  invalid-input
+    +-- KeyReused                422  idempotency-key-reused
+    +-- PreconditionRequired     428  precondition-required
     +-- Unavailable              503  unavailable
 
-Those are raised here in the service; `HTTPException` (an unknown route or method), slowapi's
-`RateLimitExceeded`, FastAPI's `RequestValidationError` and the database's faults join them below.
-The first line of an error's docstring is what its client reads.
+The first line of an error's docstring is what its client reads. `service/problem.py` has their one
+form on the wire.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-from urllib.parse import quote
+from typing import ClassVar
 
-import orjson
-import structlog
-from asyncpg.exceptions import PostgresError
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from slowapi.errors import RateLimitExceeded
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
-
-from service.coalesce import QueueFull
-from service.database import is_data_fault, sqlstate
-from service.log import request_id
-
-logger = structlog.get_logger(__name__)
 
 RETRY_AFTER = 1  # seconds; what a client should wait when the service cannot serve it now
 
@@ -47,6 +39,63 @@ class ServiceError(HTTPException):
         super().__init__(self.status, detail or default, headers)
 
 
+class BadRequest(ServiceError):
+    """The request is not well formed."""
+
+    status, kind, title = 400, "bad-request", "Bad request"
+
+
+class Unauthorized(ServiceError):
+    """This takes an API key, as `Authorization: Bearer`."""
+
+    status, kind, title = 401, "unauthorized", "Unauthorized"
+
+
+class Forbidden(ServiceError):
+    """The API key may not do this."""
+
+    status, kind, title = 403, "forbidden", "Forbidden"
+
+
+class NotFound(ServiceError):
+    """There is nothing here."""
+
+    status, kind, title = 404, "not-found", "Not found"
+
+
+class NotAcceptable(ServiceError):
+    """The service does not have this in a form that the request accepts."""
+
+    status, kind, title = 406, "not-acceptable", "Not acceptable"
+
+
+class InProgress(ServiceError):
+    """A request with this Idempotency-Key is still being served; try again shortly."""
+
+    status, kind, title = 409, "in-progress", "In progress"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": str(RETRY_AFTER)})
+
+
+class PreconditionFailed(ServiceError):
+    """It has changed since: its ETag is none of those in If-Match."""
+
+    status, kind, title = 412, "precondition-failed", "Precondition failed"
+
+
+class BodyTooLarge(ServiceError):
+    """The request's body is larger than this service takes."""
+
+    status, kind, title = 413, "body-too-large", "Body too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is of a type that this operation does not take."""
+
+    status, kind, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
 class InvalidInput(ServiceError):
     """The request does not have the form that this operation takes; `errors` says where and why.
 
@@ -60,16 +109,16 @@ class InvalidInput(ServiceError):
         self.errors = errors
 
 
-class NotFound(ServiceError):
-    """There is nothing here."""
+class KeyReused(ServiceError):
+    """This Idempotency-Key came with another request before."""
 
-    status, kind, title = 404, "not-found", "Not found"
+    status, kind, title = 422, "idempotency-key-reused", "Idempotency-Key reused"
 
 
-class BodyTooLarge(ServiceError):
-    """The request's body is larger than this service takes."""
+class PreconditionRequired(ServiceError):
+    """This takes If-Match, with the ETag that was read."""
 
-    status, kind, title = 413, "body-too-large", "Body too large"
+    status, kind, title = 428, "precondition-required", "Precondition required"
 
 
 class Unavailable(ServiceError):
@@ -79,123 +128,3 @@ class Unavailable(ServiceError):
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail, {"Retry-After": str(RETRY_AFTER)})
-
-
-# Of the errors that are not ours, by status: the kind and the title.
-OTHERS = {
-    400: ("bad-request", "Bad request"),
-    404: ("not-found", "Not found"),
-    405: ("method-not-allowed", "Method not allowed"),
-    429: ("too-many-requests", "Too many requests"),
-}
-
-
-# In place of Pydantic's own, which speak of Python.
-MESSAGES = {
-    "extra_forbidden": "There is no such parameter",
-    "missing": "This is required",
-    "model_attributes_type": "Input should be an object",
-    "model_type": "Input should be an object",
-}
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem."""
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    for fault in (DBAPIError, PoolTimeoutError, PostgresError, OSError):
-        app.add_exception_handler(fault, _on_database_fault)
-    app.add_exception_handler(QueueFull, _on_queue_full)
-
-
-def problem(request: Request, error: HTTPException) -> Response:
-    """The answer that tells a client of `error`."""
-    if isinstance(error, ServiceError):
-        kind, title = error.kind, error.title
-    else:
-        kind, title = OTHERS.get(error.status_code, ("error", "Error"))
-    content: dict[str, Any] = {
-        "type": f"urn:items-service:{kind}",
-        "title": title,
-        "status": error.status_code,
-        "detail": error.detail,
-        "instance": quote(request.scope["path"], safe="/", errors="replace"),
-        "request_id": request_id.get(),
-    }
-    if isinstance(error, InvalidInput):
-        content["errors"] = error.errors
-    return Response(
-        orjson.dumps(content),
-        error.status_code,
-        dict(error.headers or {}),
-        media_type="application/problem+json",
-    )
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        methods = _allowed(request) or (error.headers or {}).get("Allow", "GET, HEAD")
-        error = HTTPException(405, "`Allow` names the methods of this path", {"Allow": methods})
-    elif error.status_code == 404 and not isinstance(error, ServiceError):
-        error = NotFound("There is no such path")
-    elif isinstance(error, RateLimitExceeded):
-        error = HTTPException(429, f"More than {error.detail}; slow down", error.headers)
-    return problem(request, error)
-
-
-def _allowed(request: Request) -> str:
-    """The methods of the path, of all its routes: Starlette names those of the first only."""
-    methods = set()
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        scope = {**request.scope, "method": method}
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
-            methods.add(method)
-    if "GET" in methods:
-        methods.add("HEAD")
-    return ", ".join(sorted(methods))
-
-
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return problem(request, InvalidInput([_where_and_why(fault) for fault in error.errors()]))
-
-
-def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
-    """One of Pydantic's errors for a client: never with the input, which may be secret, or huge."""
-    source, *path = fault["loc"]
-    detail = MESSAGES.get(fault["type"], fault["msg"])
-    if source == "body":
-        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-        return {"pointer": f"#{pointer}", "detail": detail}
-    name = str(path[0]) if path else source
-    return {"parameter": name[:100], "detail": detail}
-
-
-async def _on_database_fault(request: Request, fault: Exception) -> Response:
-    error = database_error(fault)
-    logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
-    return problem(request, error)
-
-
-async def _on_queue_full(request: Request, fault: Exception) -> Response:
-    return problem(request, Unavailable("More requests wait than the service can serve"))
-
-
-def database_error(fault: Exception) -> ServiceError:
-    """What a fault of the database means for the client whose request met it.
-
-    `fault` is SQLAlchemy's error or, from a connection that was never made, asyncpg's or the
-    operating system's own.
-    """
-    state = sqlstate(fault) or ""
-    if is_data_fault(fault):
-        return InvalidInput([{"pointer": "#", "detail": "The database refused the data"}])
-    if state in ("57014", "55P03"):
-        return Unavailable("The database took too long; try again shortly")
-    if state in ("42P01", "42703"):
-        return Unavailable("The database's schema is older than the service")
-    # No state: the connection was refused, lost, or not to be had in time.
-    if state[:2] in ("", "08", "25", "28", "3D", "40", "53", "55", "57"):
-        return Unavailable()
-    return ServiceError()

@@ -10,13 +10,13 @@ from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.database import create_engine, create_sessions
-from service.errors import add_error_handlers
 from service.log import configure_logging, request_logger
 from service.middleware import RequestMiddleware
-from service.openapi import use_problem_media_type
+from service.openapi import complete_openapi
+from service.problem import add_error_handlers
 from service.ratelimit import create_rate_limiter
 from service.revision import load_revisions
-from service.routers import item, system
+from service.routers import item, item_bulk, item_export, system
 from service.settings import Settings, get_settings
 
 logger = structlog.get_logger(__name__)
@@ -46,7 +46,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "redoc_url": None,
         # Given here, and not to include_router, whose routes are matched twice with each request;
         # and before the documentation's own.
-        "routes": [*item.router.routes, *system.router.routes],
+        # Exact paths stand before those that take an id in their place.
+        "routes": [
+            *item_bulk.router.routes,
+            *item_export.router.routes,
+            *item.router.routes,
+            *system.router.routes,
+        ],
     }
     if settings.docs_enabled:
         app = FastAPIOffline(**options)
@@ -55,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(RequestMiddleware, log_request=request_logger(settings))
     add_error_handlers(app)
-    use_problem_media_type(app)
+    complete_openapi(app)
     return app
 
 
@@ -66,6 +72,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.engine = create_engine(settings)
     app.state.sessions = create_sessions(app.state.engine)
     app.state.items = item.ItemCalls(app.state.engine, settings)
+    app.state.exports = item_export.Exports(app.state.engine, settings.max_exports)
     app.state.rate_limiter = create_rate_limiter(settings)
     app.state.revisions = load_revisions()
     logger.info("started", version=__version__)

@@ -10,8 +10,9 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, problem
+from service.errors import ServiceError
 from service.log import request_id
+from service.problem import problem
 
 logger = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class RequestMiddleware:
             await send(message)
 
         if method == "HEAD":  # what GET answers, without the body
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "is_head": True}
         try:
             await self.app(scope, receive, send_and_note)
         except ClientDisconnect:
@@ -68,6 +69,7 @@ class RequestMiddleware:
                 duration_ms=round((perf_counter() - started) * 1000, 3),
                 bytes=size,
                 client=scope["client"][0] if scope.get("client") else None,
+                key=key.name if (key := scope.get("api_key")) else None,
                 request_id=id_,
             )
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of errors."""
+"""What the OpenAPI document says beyond what FastAPI reads from the operations."""
 
 from typing import Any
 
@@ -7,13 +7,31 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
+from service.access import SCHEME
+
 MEANINGS = {
+    400: "A header is not well formed",
+    401: "There is no API key, or none that is known; where keys are in use",
+    403: "The API key lacks the scope; where keys are in use",
     404: "There is nothing with this id",
-    413: "The body is larger than MAX_BODY_BYTES",
+    406: "`Accept` names no form that this has",
+    409: "A request with this Idempotency-Key is still being served",
+    412: "None of the ETags in If-Match is the current one",
+    413: "The body is larger than MAX_BODY_BYTES, or MAX_BULK_BYTES",
+    415: "The body is of another type than `Accept-Patch` names",
     422: "The request does not have the form that this operation takes",
+    428: "If-Match is missing, where REQUIRE_IF_MATCH is set",
     429: "Too many requests; `Retry-After` says when to come back",
     500: "A fault of the service",
     503: "The database does not answer at the moment; `Retry-After` says when to try again",
+}
+
+HEADERS = {
+    "If-Match": "ETags, one of which the item must have, or `*` (RFC 9110)",
+    "If-None-Match": "ETags that the client has; with one of them the answer is 304 (RFC 9110)",
+    "Idempotency-Key": "Chosen by the client, at most 255 characters: the same request with the"
+    " same key is done once, and answered alike each time",
+    "Accept": "application/x-ndjson or text/csv",
 }
 
 
@@ -39,11 +57,27 @@ class Problem(BaseModel):
     errors: list[Fault] | None = Field(None, description="With 422: each fault")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int, takes_key: bool = True) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may end in these; those of every operation join them."""
+    common = {401, 403, 429, 500, 503} if takes_key else {500, 503}
     return {
         status: {"model": Problem, "description": MEANINGS[status]}
-        for status in sorted({*statuses, 429, 500, 503})
+        for status in sorted({*statuses, *common})
+    }
+
+
+def takes_headers(*names: str) -> dict[str, Any]:
+    """The `openapi_extra` of an operation that reads these headers by itself."""
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "description": HEADERS[name],
+                "schema": {"type": "string"},
+            }
+            for name in names
+        ]
     }
 
 
@@ -52,8 +86,8 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def use_problem_media_type(app: FastAPI) -> None:
-    """Declare problems as what they are: FastAPI gives every model the route's media type."""
+def complete_openapi(app: FastAPI) -> None:
+    """Declare what FastAPI does not know of: the keys, and the media type of problems."""
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
@@ -66,11 +100,22 @@ def use_problem_media_type(app: FastAPI) -> None:
             )
             for path in schema["paths"].values():
                 for operation in path.values():
-                    for status, response in operation["responses"].items():
-                        if status >= "400":
-                            content = response["content"].pop("application/json")
-                            response["content"]["application/problem+json"] = content
+                    _complete(operation, is_open=not app.state.settings.api_keys)
+            if app.state.settings.api_keys:
+                schema["components"]["securitySchemes"] = {
+                    SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key"}
+                }
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
+
+
+def _complete(operation: dict[str, Any], *, is_open: bool) -> None:
+    if is_open:
+        operation.pop("security", None)
+    for status, response in operation["responses"].items():
+        if status >= "400":
+            # FastAPI gives every model the route's own media type.
+            content = response["content"].pop("application/json")
+            response["content"]["application/problem+json"] = content

@@ -18,6 +18,7 @@ from slowapi.errors import RateLimitExceeded
 from slowapi.util import get_remote_address
 from slowapi.wrappers import Limit, LimitGroup
 
+from service.access import client_name
 from service.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -88,7 +89,12 @@ def create_rate_limiter(settings: Settings) -> RateLimiter | None:
     return None
 
 
+def _client(request: Request) -> str:
+    """Whose requests count together: those of one API key, else those from one address."""
+    return client_name(request) or get_remote_address(request)
+
+
 def _limits(notation: str) -> list[Limit]:
     if not notation:
         return []
-    return list(LimitGroup(notation, get_remote_address, None, False, None, None, None, 1, False))
+    return list(LimitGroup(notation, _client, None, False, None, None, None, 1, False))

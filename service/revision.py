@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-ALEMBIC_INI = Path(__file__).parents[1] / "alembic.ini"
+ROOT = Path(__file__).parents[1]
+ALEMBIC_INI = ROOT / "alembic.ini"
 
 
 @dataclass(slots=True)

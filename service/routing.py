@@ -8,11 +8,9 @@ documented, as FastAPI has it.
 """
 
 import inspect
-import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response, params
@@ -20,23 +18,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.errors import MESSAGES, BodyTooLarge, InvalidInput
+from service.access import authorize, identify, scope_of
+from service.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
+from service.problem import MESSAGES
+from service.strict_json import NotJson, parse_json
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-# orjson is faster, but reads a fraction as a double, and so loses digits.
-DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
+PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
 
 class StrictRoute(APIRoute):
-    """A route that counts requests before it reads them, and refuses unknown parameters."""
+    """A route that asks who calls and counts requests before it reads them, and is strict."""
+
+    max_bytes_setting: ClassVar[str] = "max_body_bytes"
+    # Whether no other route has its path: another method is then an error here, and no id there.
+    has_own_path: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,6 +51,13 @@ class StrictRoute(APIRoute):
 
             self.app = app
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the route is for this request; Starlette refuses a method that it lacks."""
+        match, child_scope = super().matches(scope)
+        if match is Match.PARTIAL and self.has_own_path:
+            return Match.FULL, child_scope
+        return match, child_scope
+
     def get_route_handler(self) -> Handler:
         """FastAPI's handler, behind the checks: the hook that it documents for this."""
         return self._checked(super().get_route_handler())
@@ -61,37 +68,57 @@ class StrictRoute(APIRoute):
         has_model = any(isinstance(q, type) and issubclass(q, BaseModel) for q in queries)
         known = {parameter.alias for parameter in self.dependant.query_params}
         takes_json = self.body_field is not None
+        scope = scope_of(self.openapi_extra)
+        media_types = PATCH_TYPES if "PATCH" in (self.methods or ()) else None
 
         async def check_and_handle(request: Request) -> Response:
-            if (limiter := request.app.state.rate_limiter) is not None:
-                await limiter.check(request)
+            state = request.app.state
+            if keys := state.settings.api_keys:
+                request.scope["api_key"] = identify(request, keys)
+            if state.rate_limiter is not None:
+                await state.rate_limiter.check(request)
+            if keys:
+                authorize(request.scope["api_key"], scope)
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)
             if takes_json:
                 if not isinstance(request, StrictRequest):
                     request = StrictRequest(request.scope, request.receive)
-                _refuse_non_json(request)
+                request.max_bytes = getattr(state.settings, self.max_bytes_setting)
+                _refuse_non_json(request, media_types)
             return await handle(request)
 
         return check_and_handle
 
 
+class OwnPathRoute(StrictRoute):
+    """A route beside one that takes an id in the same place."""
+
+    has_own_path = True
+
+
+class BulkRoute(OwnPathRoute):
+    """A route of large bodies."""
+
+    max_bytes_setting = "max_bulk_bytes"
+
+
 class StrictRequest(Request):
     """A request whose body is bounded, and is JSON as RFC 8259 has it."""
 
+    max_bytes: int
     _read: bytes | None = None
 
     async def body(self) -> bytes:
         """The body.
 
         Raises:
-            BodyTooLarge: it passes MAX_BODY_BYTES, or says beforehand that it will.
+            BodyTooLarge: it passes `max_bytes`, or says beforehand that it will.
             ClientDisconnect: its client left before it was whole.
         """
         if self._read is None:
-            limit = self.app.state.settings.max_body_bytes
             announced = self.headers.get("content-length", "")
-            if announced.isdecimal() and int(announced) > limit:
+            if announced.isdecimal() and int(announced) > self.max_bytes:
                 raise BodyTooLarge
             read, more = bytearray(), True
             while more:
@@ -100,7 +127,7 @@ class StrictRequest(Request):
                     raise ClientDisconnect
                 read += message.get("body", b"")
                 more = message.get("more_body", False)
-                if len(read) > limit:
+                if len(read) > self.max_bytes:
                     raise BodyTooLarge
             self._read = bytes(read)
         return self._read
@@ -115,14 +142,9 @@ class StrictRequest(Request):
         if not body:
             raise InvalidInput([{"pointer": "#", "detail": MESSAGES["missing"]}])
         try:
-            return DECODER.decode(body.decode())
-        except json.JSONDecodeError as exc:
-            reason = f"Not valid JSON: {exc.msg} at character {exc.pos}"
-        except RecursionError:
-            reason = "Not valid JSON: nested too deeply"
-        except (ValueError, ArithmeticError):  # not UTF-8, NaN, or a number beyond all bounds
-            reason = "Not valid JSON"
-        raise InvalidInput([{"pointer": "#", "detail": reason}])
+            return parse_json(body)
+        except NotJson as exc:
+            raise InvalidInput([{"pointer": "#", "detail": str(exc)}]) from None
 
 
 @dataclass(slots=True)
@@ -198,8 +220,10 @@ def _refuse_unknown(request: Request, known: set[str]) -> None:
         )
 
 
-def _refuse_non_json(request: Request) -> None:
+def _refuse_non_json(request: Request, media_types: Collection[str] | None) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type and media_types is not None and media_type not in media_types:
+        raise UnsupportedMediaType(headers={"Accept-Patch": ", ".join(media_types)})
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):

@@ -3,14 +3,16 @@
 import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from service.keys import ApiKey, parse_keys
 
 # Where Docker and Kubernetes mount secrets: one file a setting, named as the setting.
 SECRETS_DIR = Path("/run/secrets")
@@ -54,9 +56,15 @@ def _complete_redis_url(value: SecretStr) -> SecretStr:
     return value if port else SecretStr(url._replace(netloc=f"{url.netloc}:6379").geturl())
 
 
+def _parse_keys(value: Any) -> Any:
+    return parse_keys(value) if isinstance(value, str) else value
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_complete_redis_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
+# NoDecode: not the JSON that pydantic-settings expects of a tuple.
+ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 
 
 def available_cores() -> int:
@@ -103,6 +111,12 @@ class Settings(BaseSettings):
 
     queue_limit: int = Field(2000, ge=1)
     max_body_bytes: int = Field(1024 * 1024, ge=1)
+    max_bulk_bytes: int = Field(16 * 1024 * 1024, ge=1)
+    max_exports: int = Field(2, ge=1)
+
+    api_keys: ApiKeys = ()
+    require_if_match: bool = False
+    idempotency_ttl: int = Field(24 * 3600, ge=1)
     docs_enabled: bool = True
 
     @property

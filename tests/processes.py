@@ -160,11 +160,12 @@ def query(url: str, sql: str) -> list[tuple[Any, ...]]:
 
 
 def script(url: str, sql: str) -> None:
-    """Run many statements, as `psql --file` would."""
+    """Run statements apart by empty lines one by one, as `psql --file` would."""
 
     async def execute() -> None:
         async with connection(url) as conn:
-            await conn.execute(sql)
+            for statement in sql.strip().split(";\n\n"):
+                await conn.execute(statement)
 
     asyncio.run(execute())
 

@@ -193,6 +193,10 @@ async def test_a_body_that_does_not_say_it_is_json_is_refused(
     client: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     for answer in await send_everywhere(client, b'{"name": "Lamp"}', headers):
+        if answer.request.method == "PATCH" and headers.get("Content-Type"):
+            assert answer.status_code == 415
+            assert "application/merge-patch+json" in answer.headers["accept-patch"]
+            continue
         (error,) = check_refused(answer)
         assert error["parameter"] == "Content-Type"
 

@@ -23,16 +23,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from service import database
 from service.crud import item as crud
 from service.database import is_data_fault, is_lost, transactional
-from service.domain.item import ItemQuery
-from service.errors import Unavailable, database_error
+from service.domain.item import ItemFilter, ItemQuery
+from service.errors import Unavailable
 from service.main import create_app
 from service.models import Base
+from service.problem import database_error
 from service.routers.item import ItemCalls
 from service.settings import Settings
 
 PATIENCE = 20.0  # seconds until something that has to happen counts as not happening
 LAMP = {"name": "Lamp"}
-DEAR = ItemQuery(q="a")
+DEAR = ItemQuery(ItemFilter(q="a"))
 LOCK = 7  # an advisory lock's key
 # The service's backends, and those of them whose statement waits for a lock.
 OURS = (
@@ -174,13 +175,13 @@ async def test_10000_concurrent_mixed_calls_get_each_its_own_answer(
         "get": [*chance.choices(ids, k=3500), *missing],
         "create": [{"name": f"New {number}"} for number in range(3000)],
         "list": [
-            ItemQuery(page, per_page, sort=sort)
+            ItemQuery(page=page, per_page=per_page, sort=sort)
             for sort in ("id", "name", "price", "created_at")
             for per_page in (1, 2, 3, 7, 10)
             for page in range(1, 49)
         ]
         * 3,
-        "search": [ItemQuery(q=f"item 00{number:03}") for number in range(120)],
+        "search": [ItemQuery(ItemFilter(q=f"item 00{number:03}")) for number in range(120)],
     }
     flat = [(kind, call) for kind, calls in made.items() for call in calls]
     assert len(flat) == 10_000
@@ -202,13 +203,14 @@ async def test_10000_concurrent_mixed_calls_get_each_its_own_answer(
         elif kind == "create":
             assert answer.name == call["name"]
         else:
-            first = int(call.q.split()[1]) if call.q else (call.page - 1) * call.per_page
-            size = 1 if call.q else call.per_page
+            q = call.filter.q
+            first = int(q.split()[1]) if q else (call.page - 1) * call.per_page
+            size = 1 if q else call.per_page
             assert [item.id for item in answer.items] == ids[first : first + size]
     new = {answer.id for (kind, _), answer in zip(flat, answers, strict=True) if kind == "create"}
     assert len(new) == 3000
     assert len(await stored_names(admin)) == 3500
-    assert Counter(sent) == {"INSERT": 30, "SELECT": 40 + 4 * 8 + 120}
+    assert Counter(sent) == {"INSERT": 30, "SELECT": 40 + 4 * 8 + 120, "SET": 120}
 
 
 async def test_a_hundred_calls_of_one_kind_cost_one_statement(
@@ -217,7 +219,7 @@ async def test_a_hundred_calls_of_one_kind_cost_one_statement(
     with statements(app) as sent:
         created = await all_of(*(calls.create(row(number)) for number in range(100)))
         await all_of(*(calls.get(item.id) for item in created))
-        await all_of(*(calls.list(ItemQuery(page)) for page in range(1, 51)))
+        await all_of(*(calls.list(ItemQuery(page=page)) for page in range(1, 51)))
 
     assert sent == ["INSERT", "SELECT", "SELECT"]
 
@@ -345,7 +347,8 @@ async def test_any_callers_may_go_away_at_any_moment(
         if kind.startswith("create"):
             call = {"name": f"New {number}", "price": Decimal(-1 if kind == "create bad" else 1)}
         elif kind in ("list", "search"):
-            call = ItemQuery(chance.randint(1, 50), 2, q="item" if kind == "search" else None)
+            wanted = ItemFilter(q="item" if kind == "search" else None)
+            call = ItemQuery(wanted, page=chance.randint(1, 50), per_page=2)
         function: Callable[..., Any] = getattr(calls, kind.split()[0].replace("search", "list"))
         made.append((kind, call, asyncio.create_task(function(call))))
         if chance.random() < 0.1:
@@ -423,7 +426,7 @@ async def test_when_backends_are_killed_reads_are_sent_once_more_and_writes_neve
     assert all(is_lost(fault) for fault in lost)
     assert [item.id for item in found] == ids
     assert (page.total, search.total) == (40, 0)
-    assert Counter(sent) == {"SELECT": 6, "INSERT": 1}
+    assert Counter(sent) == {"SELECT": 6, "INSERT": 1, "SET": 2}
     assert "Lamp" not in await stored_names(admin)
 
 
@@ -603,15 +606,14 @@ async def test_under_any_load_a_worker_holds_at_most_6_connections(
 async def test_ten_slow_searches_hold_up_nothing_else(
     settings: Settings, admin: AsyncConnection, monkeypatch: pytest.MonkeyPatch, app: FastAPI
 ) -> None:
-    list_pages = crud.list_pages
+    search_pages = crud.search_pages
 
     async def search_slowly(conn: AsyncConnection, queries: Sequence[ItemQuery]) -> Any:
-        if any(query.q for query in queries):
-            await conn.execute(text(f"SELECT pg_advisory_lock_shared({LOCK})"))
-            await conn.execute(text(f"SELECT pg_advisory_unlock_shared({LOCK})"))
-        return await list_pages(conn, queries)
+        await conn.execute(text(f"SELECT pg_advisory_lock_shared({LOCK})"))
+        await conn.execute(text(f"SELECT pg_advisory_unlock_shared({LOCK})"))
+        return await search_pages(conn, queries)
 
-    monkeypatch.setattr(crud, "list_pages", search_slowly)
+    monkeypatch.setattr(crud, "search_pages", search_slowly)
     ids = await store(app, 50)
     async with worker(settings) as (_, client):
         await admin.execute(text(f"SELECT pg_advisory_lock({LOCK})"))

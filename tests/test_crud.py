@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.crud import item as crud
-from service.domain.item import Item, ItemQuery
+from service.domain.item import Item, ItemFilter, ItemQuery
 
 LAMP: dict[str, Any] = {
     "name": "Lamp",
@@ -29,7 +29,7 @@ async def create(conn: AsyncConnection, *names: str) -> list[Item]:
 
 async def names_of(conn: AsyncConnection, **values: Any) -> list[str]:
     """The names on the page that a query with these values asks for."""
-    (page,) = await crud.list_pages(conn, [ItemQuery(**values)])
+    (page,) = await crud.list_pages(conn, [ItemQuery(ItemFilter(**values))])
     return [item.name for item in page.items]
 
 
@@ -266,10 +266,10 @@ async def test_list_answers_each_query_at_its_place(conn: AsyncConnection) -> No
         ItemQuery(page=2, per_page=3),
         ItemQuery(sort="-name", per_page=2),
         ItemQuery(page=9),
-        ItemQuery(is_active=False),
+        ItemQuery(ItemFilter(is_active=False)),
         ItemQuery(per_page=3),
-        ItemQuery(q="B"),
-        ItemQuery(is_active=True, q="off"),
+        ItemQuery(ItemFilter(q="B")),
+        ItemQuery(ItemFilter(is_active=True, q="off")),
         ItemQuery(page=2, per_page=3),
     ]
     pages = await crud.list_pages(conn, queries)

@@ -75,7 +75,9 @@ async def test_a_405_names_every_method_of_the_path(client: httpx.AsyncClient) -
         for method in others:
             answer = await client.request(method, re.sub("{.*}", "1", path))
 
-            check_problem(answer, 405, "method-not-allowed")
+            assert answer.status_code == 405
+            if method != "HEAD":
+                check_problem(answer, 405, "method-not-allowed")
             assert set(answer.headers["allow"].split(", ")) == allowed
 
 
@@ -306,5 +308,5 @@ async def test_head_answers_wherever_get_does_and_without_a_body(client: httpx.A
         assert (head.status_code, head.content) == (get.status_code, b"")
         assert head.headers["content-type"] == get.headers["content-type"]
         # Problems differ by the length of their request ids.
-        if get.is_success:
+        if get.is_success and "content-length" in get.headers:  # a stream has none
             assert head.headers["content-length"] == str(len(get.content))

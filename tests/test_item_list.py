@@ -54,6 +54,7 @@ async def test_an_empty_list_is_a_page_of_nothing(client: httpx.AsyncClient) -> 
         "total": 0,
         "total_relation": "eq",
         "pages": 0,
+        "next_cursor": None,
     }
 
 

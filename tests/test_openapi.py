@@ -12,17 +12,19 @@ from fastapi.testclient import TestClient
 from service.main import create_app
 from service.routers.system import Health, HealthOverview
 from service.schemas.base import Schema
-from service.schemas.item import ItemList, ItemRead
+from service.schemas.item import ItemList, ItemRead, ItemsCreated
 from service.settings import Settings
 
 # What each operation answers with when all is well, and which errors are its own.
 OPERATIONS: dict[tuple[str, str], tuple[int, type[Schema] | None, set[int]]] = {
-    ("POST", "/items"): (201, ItemRead, {413, 422}),
+    ("POST", "/items/bulk"): (201, ItemsCreated, {400, 409, 413, 422}),
+    ("GET", "/items/export"): (200, None, {406, 422}),
+    ("POST", "/items"): (201, ItemRead, {400, 409, 413, 422}),
     ("GET", "/items"): (200, ItemList, {422}),
     ("GET", "/items/{item_id}"): (200, ItemRead, {404, 422}),
-    ("PUT", "/items/{item_id}"): (200, ItemRead, {404, 413, 422}),
-    ("PATCH", "/items/{item_id}"): (200, ItemRead, {404, 413, 422}),
-    ("DELETE", "/items/{item_id}"): (204, None, {404, 422}),
+    ("PUT", "/items/{item_id}"): (200, ItemRead, {400, 404, 412, 413, 422, 428}),
+    ("PATCH", "/items/{item_id}"): (200, ItemRead, {400, 404, 412, 413, 415, 422, 428}),
+    ("DELETE", "/items/{item_id}"): (204, None, {400, 404, 412, 422, 428}),
     ("GET", "/health"): (200, HealthOverview, {503}),
     ("GET", "/health/live"): (200, Health, set()),
     ("GET", "/health/ready"): (200, Health, {503}),
@@ -134,9 +136,12 @@ async def test_the_examples_of_bodies_work_when_sent(client: httpx.AsyncClient) 
 
 async def test_what_is_sent_is_what_is_declared(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
-    bodies = [{"name": "Lamp"}, {"name": "Lamp", "description": "Warm", "price": 29.99}]
+    items = [{"name": "Lamp"}, {"name": "Lamp", "description": "Warm", "price": 29.99}]
     for (method, path), (status, model, _) in OPERATIONS.items():
-        for body in bodies if method in ("POST", "PUT", "PATCH") else [None]:
+        if path == "/items/export":  # not JSON: see test_export.py
+            continue
+        bodies: list[Any] = items if method in ("POST", "PUT", "PATCH") else [None]
+        for body in bodies if path != "/items/bulk" else [{"items": items}]:
             answer = await client.request(method, re.sub("{.*}", "1", path), json=body)
             assert answer.status_code == status
             if not model:

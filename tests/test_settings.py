@@ -243,8 +243,8 @@ def test_the_example_shows_the_default_or_leaves_the_setting_out(match: re.Match
     shown = getattr(Settings.model_validate({name: match["value"]}), name)
 
     if match["off"]:
-        assert field.default_factory is not None or field.default is None
-        assert shown is not None
+        assert field.default_factory is not None or not field.default
+        assert shown
     else:
         assert shown == field.default
 

@@ -1,7 +1,6 @@
 """Items: sets in, sets out."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -10,46 +9,32 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Numeric,
-    Select,
     Text,
-    UnaryExpression,
     any_,
     bindparam,
+    case,
     column,
     delete,
     func,
     insert,
+    literal,
     select,
     text,
-    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from service.domain.item import Item, ItemPage, ItemQuery
-from service.models.item import items, name_folded
+from service.crud import item_list as lists
+from service.crud.item_list import COLUMNS
+from service.domain.item import Item, ItemFilter, ItemPage, ItemQuery
+from service.models.item import items
 
 Connection = AsyncConnection | AsyncSession
 
-# A list counts its matches up to here and no further, so that it never costs a full count.
-COUNT_CAP = 10_000
+FAR = 1000  # rows that a page may skip and still be cheap
+EXPORT_BATCH = 500  # rows that come from the database at once
 
-# In the order of the members of `Item`.
-COLUMNS = (
-    items.c.id,
-    items.c.name,
-    items.c.description,
-    items.c.price,
-    items.c.is_active,
-    items.c.version,
-    items.c.created_at,
-    items.c.updated_at,
-)
-
-IDS_GIVEN = items.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
-GET_MANY = select(*COLUMNS).where(IDS_GIVEN)
-DELETE_MANY = delete(items).where(IDS_GIVEN).returning(items.c.id)
+GET_MANY = select(*COLUMNS).where(items.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
 
 _given = (
     func.unnest(
@@ -79,14 +64,6 @@ CREATE_MANY = (
     )
     .returning(*COLUMNS)
 )
-
-_deactivated = (
-    update(items)
-    .where(IDS_GIVEN, items.c.is_active)
-    .values(is_active=False, version=items.c.version + 1, updated_at=func.now())
-    .cte("deactivated")
-)
-DEACTIVATE_MANY = select(items.c.id).where(IDS_GIVEN).add_cte(_deactivated)
 
 
 async def get_many(conn: Connection, ids: Sequence[int]) -> list[Item | None]:
@@ -137,116 +114,144 @@ async def copy_many(conn: AsyncConnection, rows: Iterable[Mapping[str, Any]]) ->
 
 
 async def update_many(
-    conn: Connection, ids: Sequence[int], values: Mapping[str, Any]
+    conn: Connection,
+    ids: Sequence[int],
+    values: Mapping[str, Any],
+    versions: Sequence[int] | None = None,
 ) -> list[Item | None]:
     """Set `values` (at least one, by column) in each of the items, and step its version.
 
-    Answers with the items as they are now, each at its id's place; None where there is none.
+    Answers with the items as they are now, each at its id's place; None where there is none, or
+    none of one of the `versions`.
 
     Raises:
         IntegrityError, DBAPIError: a value breaks a constraint, or does not fit its column.
     """
     statement = (
         update(items)
-        .where(IDS_GIVEN)
+        .where(*_chosen(ids, versions))
         .values(**values, version=items.c.version + 1, updated_at=func.now())
         .returning(*COLUMNS)
     )
-    rows = await conn.execute(statement, {"ids": ids})
+    rows = (await conn.execute(statement)).all()
     found = {row.id: Item(*row) for row in rows}
     return [found.get(id_) for id_ in ids]
 
 
-async def deactivate_many(conn: Connection, ids: Sequence[int]) -> set[int]:
-    """Make the items inactive; the version of one that was so already stays. Those that exist."""
-    return set((await conn.scalars(DEACTIVATE_MANY, {"ids": ids})).all())
+async def deactivate_many(
+    conn: Connection, ids: Sequence[int], versions: Sequence[int] | None = None
+) -> set[int]:
+    """Make the items inactive; one that was so already stays as it is.
 
-
-async def delete_many(conn: Connection, ids: Sequence[int]) -> set[int]:
-    """Remove the items for good. Answers with the ids of those that existed."""
-    return set((await conn.scalars(DELETE_MANY, {"ids": ids})).all())
-
-
-async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
-    """The page that each query asks for, in one statement for those that differ in page only."""
-    pages: dict[int, ItemPage] = {}
-    by_shape: dict[tuple[bool | None, str | None, str], list[int]] = {}
-    for index, query in enumerate(queries):
-        by_shape.setdefault(shape(query), []).append(index)
-    for (is_active, q, sort), indexes in by_shape.items():
-        rows = await conn.execute(
-            _list_pages(is_active is not None, q is not None, sort),
-            {
-                "is_active": is_active,
-                "pattern": None if q is None else like_pattern(q),
-                "sizes": [queries[index].per_page for index in indexes],
-                "skips": [(queries[i].page - 1) * queries[i].per_page for i in indexes],
-            },
+    Answers with the ids of those that exist, and are of one of the `versions`.
+    """
+    statement = (
+        update(items)
+        .where(*_chosen(ids, versions))
+        .values(
+            is_active=False,
+            version=case((items.c.is_active, items.c.version + 1), else_=items.c.version),
+            updated_at=case((items.c.is_active, func.now()), else_=items.c.updated_at),
         )
-        for ordinal, total, *values in rows.all():
-            index = indexes[ordinal - 1]
-            if index not in pages:
-                pages[index] = ItemPage([], min(total, COUNT_CAP), total > COUNT_CAP)
-            if values[0] is not None:  # a page past the end is one row of NULLs
-                pages[index].items.append(Item(*values))
-    return [pages[index] for index in range(len(queries))]
+        .returning(items.c.id)
+    )
+    return set((await conn.scalars(statement)).all())
 
 
-def shape(query: ItemQuery) -> tuple[bool | None, str | None, str]:
-    """What queries have in common that one statement answers: all but the page."""
-    return query.is_active, query.q, query.sort
+async def delete_many(
+    conn: Connection, ids: Sequence[int], versions: Sequence[int] | None = None
+) -> set[int]:
+    """Remove the items for good.
+
+    Answers with the ids of those that existed, and were of one of the `versions`.
+    """
+    statement = delete(items).where(*_chosen(ids, versions)).returning(items.c.id)
+    return set((await conn.scalars(statement)).all())
+
+
+def _chosen(ids: Sequence[int], versions: Sequence[int] | None) -> list[ColumnElement[bool]]:
+    """The condition of a write; PostgreSQL asks it again of a row that it had to wait for."""
+    chosen = [items.c.id == any_(literal(ids, ARRAY(BigInteger)))]
+    if versions is not None:
+        chosen.append(items.c.version == any_(literal(versions, ARRAY(BigInteger))))
+    return chosen
+
+
+def shape(query: ItemQuery) -> Hashable:
+    """What queries have in common that one statement answers: all but the place of the page."""
+    return query.filter, query.sort, query.count, query.after is None
 
 
 def is_dear(query: ItemQuery) -> bool:
     """Whether the database may have to read far more rows than it answers with."""
-    skips_far = (query.page - 1) * query.per_page > 1000
-    filters_while_it_walks = query.is_active is not None and query.sort.lstrip("-") != "id"
-    return skips_far or filters_while_it_walks or query.q is not None
+    wanted = query.filter
+    if query.count == "exact" or (query.page - 1) * query.per_page > FAR:
+        return True
+    if wanted == ItemFilter():
+        return False
+    return wanted != ItemFilter(is_active=wanted.is_active) or query.sort.lstrip("-") != "id"
 
 
-@cache
-def _list_pages(by_active: bool, by_name: bool, sort: str) -> Select[Any]:
-    """The statement for one shape of query; `sizes` and `skips` say which pages of its list."""
-    matches: list[ColumnElement[bool]] = []
-    if by_active:
-        matches.append(items.c.is_active == bindparam("is_active", type_=Boolean))
-    if by_name:
-        matches.append(name_folded.like(func.lower(bindparam("pattern", type_=Text))))
-    capped = select(true()).select_from(items).where(*matches).limit(COUNT_CAP + 1).subquery()
-    total = select(func.count()).select_from(capped).scalar_subquery()
-    asked = (
-        func.unnest(
-            bindparam("sizes", type_=ARRAY(BigInteger)), bindparam("skips", type_=ARRAY(BigInteger))
-        )
-        .table_valued("size", "skip", with_ordinality="ordinal", name="asked")
-        .render_derived()
+async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
+    """The page that each query asks for, in one statement for those of one shape."""
+    pages: dict[int, ItemPage] = {}
+    by_shape: dict[Hashable, list[int]] = {}
+    for index, query in enumerate(queries):
+        by_shape.setdefault(shape(query), []).append(index)
+    for indexes in by_shape.values():
+        alike = [queries[index] for index in indexes]
+        pages.update(zip(indexes, await _list_alike(conn, alike), strict=True))
+    return [pages[index] for index in range(len(queries))]
+
+
+async def _list_alike(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
+    first = queries[0]
+    after = [lists.after(query) for query in queries if query.after]
+    answer = await conn.execute(
+        lists.page_set(lists.asked(first.filter), first.sort, first.count, bool(after)),
+        {
+            **lists.values(first.filter),
+            "sizes": [query.per_page + 1 for query in queries],
+            "skips": [(query.page - 1) * query.per_page for query in queries],
+            "keys": [key for key, _ in after],
+            "ids": [id_ for _, id_ in after],
+        },
     )
-    page = (
-        select(*COLUMNS)
-        .where(*matches)
-        .order_by(*_order(sort, items.c))
-        .limit(asked.c.size)
-        .offset(asked.c.skip)
-        .lateral("page")
+    rows = answer.all()
+    found: list[list[Item]] = [[] for _ in queries]
+    for ordinal, _, *values in rows:
+        if values[0] is not None:  # an empty page is one row of NULLs
+            found[ordinal - 1].append(Item(*values))
+    total = rows[0][1]  # the same in each
+    return [_page_of(query, page, total) for query, page in zip(queries, found, strict=True)]
+
+
+async def search_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
+    """As `list_pages`, in a transaction, each statement planned for the very values asked for."""
+    # Else PostgreSQL, after a few calls, takes a plan for no values in particular, which may walk a
+    # whole index for the few rows that match.
+    await conn.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    return await list_pages(conn, queries)
+
+
+async def export_items(conn: AsyncConnection, wanted: ItemFilter) -> AsyncIterator[list[Item]]:
+    """All items that match, by id, in batches; as they are at the first one.
+
+    Runs in a transaction, and holds its connection.
+    """
+    statement = lists.everything(lists.asked(wanted))
+    options = {"yield_per": EXPORT_BATCH}
+    async with conn.stream(statement, lists.values(wanted), execution_options=options) as rows:
+        async for batch in rows.partitions():
+            yield [Item(*row) for row in batch]
+
+
+def _page_of(query: ItemQuery, found: list[Item], total: int | None) -> ItemPage:
+    """The page, from its items and one more where there is one."""
+    is_capped = query.count == "capped" and (total or 0) > lists.COUNT_CAP
+    return ItemPage(
+        found[: query.per_page],
+        has_more=len(found) > query.per_page,
+        total=lists.COUNT_CAP if is_capped else total,
+        total_capped=is_capped,
     )
-    return (
-        select(asked.c.ordinal, total, *page.c)
-        .select_from(asked.outerjoin(page, true()))
-        .order_by(asked.c.ordinal, *_order(sort, page.c))
-    )
-
-
-def _order(
-    sort: str, columns: ReadOnlyColumnCollection[str, Any]
-) -> tuple[UnaryExpression[Any], ...]:
-    """`-x` is `x` reversed in every respect, NULLs too: the same index, read backwards."""
-    key = columns[sort.removeprefix("-")]
-    if sort.startswith("-"):
-        return key.desc().nulls_first(), columns.id.desc()
-    return key.asc().nulls_last(), columns.id.asc()
-
-
-def like_pattern(q: str) -> str:
-    r"""What LIKE matches where `q` stands somewhere, literally: `%`, `_` and `\` escaped."""
-    escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"

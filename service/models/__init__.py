@@ -1,6 +1,7 @@
 """The tables, as SQLAlchemy sees them."""
 
 from service.models.base import Base
+from service.models.idempotency import IdempotencyKey
 from service.models.item import Item
 
-__all__ = ["Base", "Item"]
+__all__ = ["Base", "IdempotencyKey", "Item"]

@@ -1,10 +1,11 @@
 """The table `items`."""
 
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import (
     CheckConstraint,
+    ColumnElement,
     Identity,
     Index,
     Numeric,
@@ -12,12 +13,19 @@ from sqlalchemy import (
     Text,
     collate,
     func,
+    literal_column,
     text,
     true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.models.base import Base, TimestampMixin
+
+
+def price_key(price: Any) -> ColumnElement[Decimal]:
+    """What items are sorted by, and filtered: never NULL, so that whatever follows a row in the
+    order is one range of the index."""
+    return func.coalesce(price, literal_column("'Infinity'::numeric"), type_=Numeric())
 
 
 class Item(TimestampMixin, Base):
@@ -43,8 +51,9 @@ class Item(TimestampMixin, Base):
         # Each serves a sort in both directions, with its ties by id; the first also the filter.
         Index(None, "is_active", "id"),
         Index(None, "name", "id"),
-        Index(None, "price", "id"),
+        Index("ix_items_price_key_id", price_key(price), "id"),
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
     )
     # A trigram index for `q` stands in the migration alone: it exists only where pg_trgm does.
 

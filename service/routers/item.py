@@ -1,16 +1,21 @@
 """Items over HTTP. The slice to copy: this file, and `item.py` in each of the other layers."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from service.access import require_scope, takes_scope
+from service.conditional import check_version, expected_versions, is_unmodified
 from service.crud import item as crud
-from service.database import coalesce, get_db
+from service.database import coalesce, get_db, transactional
 from service.domain.item import Item, ItemPage, ItemQuery
-from service.errors import NotFound
-from service.openapi import operation_id, problems
-from service.responses import json_response
+from service.errors import NotFound, PreconditionFailed
+from service.idempotency import idempotency_key, once
+from service.openapi import operation_id, problems, takes_headers
+from service.paging import cursor_links, decode_cursor, encode_cursor, page_links
+from service.responses import json_response, not_modified, versioned_response
 from service.routing import StrictRoute
 from service.schemas.base import Int64
 from service.schemas.item import (
@@ -36,11 +41,21 @@ class ItemCalls:
         self.get = coalesce(engine, crud.get_many, max_sets=1, max_waiting=most, repeatable=True)
         self.create = coalesce(engine, crud.create_many, max_sets=1, max_waiting=most)
         self.list_cheap = coalesce(
-            engine, crud.list_pages, shape=crud.shape, max_sets=2, max_waiting=most, repeatable=True
+            engine,
+            crud.list_pages,
+            shape=crud.shape,
+            max_sets=2,
+            max_waiting=most,
+            repeatable=True,
         )
         # Beside the others, and one by one: nobody who reads by id waits for a search.
         self.list_dear = coalesce(
-            engine, crud.list_pages, max_set=1, max_sets=2, max_waiting=most, repeatable=True
+            transactional(engine),
+            crud.search_pages,
+            max_set=1,
+            max_sets=2,
+            max_waiting=most,
+            repeatable=True,
         )
 
     async def list(self, query: ItemQuery) -> ItemPage:
@@ -55,6 +70,20 @@ router = APIRouter(
     generate_unique_id_function=operation_id,
 )
 
+# Where an item leads to, for clients that follow links.
+LINKS = {
+    name: {"operationId": name, "parameters": {"item_id": "$response.body#/id"}}
+    for name in ("get_item", "replace_item", "update_item", "delete_item")
+}
+TAKES_MERGE_PATCH = {
+    "requestBody": {
+        "content": {
+            "application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/ItemUpdate"}}
+        }
+    }
+}
+NO_SUCH_ITEM = "There is no such item"
+
 Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
 ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
 
@@ -65,33 +94,54 @@ ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
     response_model=ItemRead,
     status_code=201,
     response_description="The item, stored; `Location` is its address",
-    responses=problems(413, 422),
+    responses=problems(400, 409, 413, 422) | {201: {"links": LINKS}},
+    openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
 )
 async def create_item(request: Request, body: ItemCreate) -> Response:
     """Store an item. When the answer is 201 it is committed."""
-    item = await _calls(request).create(body.to_domain().to_dict())
-    return json_response(item, 201, {"Location": f"/items/{item.id}"})
+    row = body.to_domain().to_dict()
+    if key := idempotency_key(request):
+
+        async def create(session: AsyncSession) -> Response:
+            return _created(*await crud.create_many(session, [row]))
+
+        return await once(request, key, row, create)
+    return _created(await _calls(request).create(row))
 
 
 @router.get(
     "",
     summary="List items",
     response_model=ItemList,
-    response_description="One page of the items, and how many there are",
+    response_description="One page of the items, and how many there are; `Link` has those around",
     responses=problems(422),
+    openapi_extra=takes_scope("items:read"),
 )
 async def list_items(request: Request, query: Annotated[ItemListQuery, Query()]) -> Response:
     """List the items that match, page by page. A page past the end is empty."""
-    page = await _calls(request).list(query.to_domain())
+    asked = query.to_domain()
+    order = (asked.sort, asked.filter)
+    if query.cursor is not None:
+        asked.after = decode_cursor(query.cursor, order, query.position)
+    page = await _calls(request).list(asked)
+    next_cursor = encode_cursor(order, asked.position(page.items[-1])) if page.has_more else None
+    pages = None if page.total is None else -(-page.total // query.per_page)
+    if asked.after:
+        links = cursor_links(request, next_cursor)
+    else:
+        last = None if page.total_capped else pages
+        links = page_links(request, query.page, last, query.deepest_page, next_cursor)
     return json_response(
         {
             "items": page.items,
-            "page": query.page,
+            "page": None if asked.after else query.page,
             "per_page": query.per_page,
             "total": page.total,
-            "total_relation": "gte" if page.total_capped else "eq",
-            "pages": -(-page.total // query.per_page),
-        }
+            "total_relation": page.total_relation,
+            "pages": pages,
+            "next_cursor": next_cursor,
+        },
+        headers={"Link": links},
     )
 
 
@@ -99,12 +149,16 @@ async def list_items(request: Request, query: Annotated[ItemListQuery, Query()])
     "/{item_id}",
     summary="Read an item",
     response_model=ItemRead,
-    response_description="The item",
-    responses=problems(404, 422),
+    response_description="The item; `ETag` names its version",
+    responses=problems(404, 422) | {304: {"description": "The client has this version already"}},
+    openapi_extra=takes_scope("items:read") | takes_headers("If-None-Match"),
 )
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """Read one item, active or not."""
-    return json_response(_found(await _calls(request).get(item_id)))
+    item = await _calls(request).get(item_id)
+    if item is None:
+        raise NotFound(NO_SUCH_ITEM)
+    return not_modified(item) if is_unmodified(request, item.version) else versioned_response(item)
 
 
 @router.put(
@@ -112,12 +166,14 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
     summary="Replace an item",
     response_model=ItemRead,
     response_description="The item as it is now",
-    responses=problems(404, 413, 422),
+    responses=problems(400, 404, 412, 413, 422, 428),
+    openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
 )
-async def replace_item(item_id: ItemId, body: ItemReplace, session: Session) -> Response:
+async def replace_item(
+    request: Request, item_id: ItemId, body: ItemReplace, session: Session
+) -> Response:
     """Replace an item's content in full: what is left out returns to its default."""
-    (item,) = await crud.update_many(session, [item_id], body.to_domain().to_dict())
-    return json_response(_found(item))
+    return await _update(request, session, item_id, body.to_domain().to_dict())
 
 
 @router.patch(
@@ -125,15 +181,14 @@ async def replace_item(item_id: ItemId, body: ItemReplace, session: Session) -> 
     summary="Change an item",
     response_model=ItemRead,
     response_description="The item as it is now",
-    responses=problems(404, 413, 422),
+    responses=problems(400, 404, 412, 413, 415, 422, 428),
+    openapi_extra=takes_scope("items:write") | takes_headers("If-Match") | TAKES_MERGE_PATCH,
 )
-async def update_item(item_id: ItemId, body: ItemUpdate, session: Session) -> Response:
+async def update_item(
+    request: Request, item_id: ItemId, body: ItemUpdate, session: Session
+) -> Response:
     """Change what is sent and nothing else; null clears `description` or `price`."""
-    if changes := body.changes():
-        (item,) = await crud.update_many(session, [item_id], changes)
-    else:
-        (item,) = await crud.get_many(session, [item_id])
-    return json_response(_found(item))
+    return await _update(request, session, item_id, body.changes())
 
 
 @router.delete(
@@ -141,17 +196,23 @@ async def update_item(item_id: ItemId, body: ItemUpdate, session: Session) -> Re
     summary="Delete an item",
     status_code=204,
     response_description="It is inactive, or gone",
-    responses=problems(404, 422),
+    responses=problems(400, 404, 412, 422, 428),
+    openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
 )
 async def delete_item(
+    request: Request,
     item_id: ItemId,
     session: Session,
-    permanent: Annotated[bool, Query(description="Remove it for good")] = False,
+    permanent: Annotated[
+        bool, Query(description="Remove it for good; takes the scope `items:delete`")
+    ] = False,
 ) -> Response:
     """Make an item inactive, which PATCH can undo, or remove it for good."""
+    if permanent:
+        require_scope(request, "items:delete")
     delete_many = crud.delete_many if permanent else crud.deactivate_many
-    if item_id not in await delete_many(session, [item_id]):
-        raise NotFound("There is no such item")
+    if item_id not in await delete_many(session, [item_id], expected_versions(request)):
+        await _refuse(session, item_id)
     return Response(status_code=204)
 
 
@@ -160,7 +221,24 @@ def _calls(request: Request) -> ItemCalls:
     return calls
 
 
-def _found(item: Item | None) -> Item:
-    if item is None:
-        raise NotFound("There is no such item")
-    return item
+def _created(item: Item) -> Response:
+    return versioned_response(item, 201, {"Location": f"/items/{item.id}"})
+
+
+async def _update(
+    request: Request, session: AsyncSession, item_id: int, values: Mapping[str, Any]
+) -> Response:
+    """Set `values` in the item, if it is of the version that the client expects."""
+    versions = expected_versions(request)
+    if values:
+        (item,) = await crud.update_many(session, [item_id], values, versions)
+    else:
+        (item,) = await crud.get_many(session, [item_id])
+        check_version(item, versions)
+    return versioned_response(item) if item else await _refuse(session, item_id)
+
+
+async def _refuse(session: AsyncSession, item_id: int) -> NoReturn:
+    """Say why a write found no item: there is none, or it is of another version."""
+    (item,) = await crud.get_many(session, [item_id])
+    raise PreconditionFailed if item else NotFound(NO_SUCH_ITEM)

@@ -38,7 +38,7 @@ class HealthOverview(Health):
     "",
     summary="Health at a glance",
     response_description="All is well",
-    responses=problems(),
+    responses=problems(takes_key=False),
 )
 async def health(request: Request) -> HealthOverview:
     """Say how the service is; 503 when its database does not answer."""
@@ -57,7 +57,7 @@ async def live() -> Health:
     "/ready",
     summary="Whether to send traffic here",
     response_description="Send it",
-    responses=problems(),
+    responses=problems(takes_key=False),
 )
 async def ready(request: Request) -> Health:
     """Say whether the database answers, with a schema that is not older than the code."""

@@ -1,12 +1,25 @@
 """What all schemas share: their configuration, and text that the database can hold."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 from pydantic_core import PydanticCustomError
 
 PLAIN_INTEGER = re.compile(r"-?[0-9]+")
+RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 class Schema(BaseModel):
@@ -32,6 +45,24 @@ def _refuse_creative_spelling(value: Any) -> Any:
         raise PydanticCustomError("int_parsing", "Input should be a valid integer")
     return value
 
+
+def _refuse_non_rfc3339(value: Any) -> Any:
+    # Pydantic takes much else, such as seconds since 1970.
+    if isinstance(value, str) and not RFC3339.fullmatch(value):
+        raise PydanticCustomError(
+            "time", "Should be a time like 2026-11-22T09:30:00Z (RFC 3339; a + is %2B in a query)"
+        )
+    return value
+
+
+def _to_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("time", "Should be a time of the years 1 to 9999") from None
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_refuse_non_rfc3339), AfterValidator(_to_utc)]
 
 Int64 = Annotated[
     int,

@@ -1,0 +1,36 @@
+"""Serve filters by price and by time of change, and pages by cursor, from an index.
+
+Revision: 8b2e5d90c413, after 4d1f0c6a9b27, made 2026-11-22 18:45
+"""
+
+from alembic import op
+
+revision = "8b2e5d90c413"
+down_revision = "4d1f0c6a9b27"
+branch_labels = None
+depends_on = None
+
+NEW = {
+    "ix_items_price_key_id": "(coalesce(price, 'Infinity'::numeric), id)",
+    "ix_items_updated_at_id": "(updated_at, id)",
+}
+OLD = {"ix_items_price_id": "(price, id)"}
+
+
+def upgrade() -> None:
+    _replace(OLD, NEW)
+
+
+def downgrade() -> None:
+    _replace(NEW, OLD)
+
+
+def _replace(old: dict[str, str], new: dict[str, str]) -> None:
+    # Outside a transaction and CONCURRENTLY, so that nobody waits who reads or writes meanwhile.
+    with op.get_context().autocommit_block():
+        for name, columns in new.items():
+            # One that an interrupted run left is invalid.
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON items {columns}")
+        for name in old:
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -1,0 +1,17 @@
+"""The `items` command."""
+
+import click
+
+from service.cli.contract import key, openapi
+from service.cli.data import import_items, purge, seed
+from service.cli.schema import migrate, revision
+from service.cli.server import dev, serve
+
+
+@click.group()
+def main() -> None:
+    """Run and administer the items service."""
+
+
+for command in (dev, serve, migrate, revision, seed, import_items, purge, key, openapi):
+    main.add_command(command)

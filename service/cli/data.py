@@ -1,0 +1,133 @@
+"""Commands that add and remove rows."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import Any, BinaryIO
+
+import click
+from pydantic import ValidationError
+from sqlalchemy import text
+
+from service.cli.database import database
+from service.crud import idempotency
+from service.crud import item as crud
+from service.database import create_engine, transactional
+from service.problem import MESSAGES
+from service.schemas.item import ItemCreate
+from service.settings import get_settings
+from service.strict_json import NotJson, parse_json
+
+BATCH = 10_000  # rows
+PURGE_BATCH = 1000  # rows
+MOST_FAULTS = 100  # lines that are told of
+ADJECTIVES = ("Amber", "Bright", "Compact", "Folding", "Heavy", "Quiet", "Round", "Solid", "Tall")
+NOUNS = ("Bench", "Chair", "Clock", "Desk", "Kettle", "Lamp", "Mirror", "Rug", "Shelf", "Stool")
+
+
+@click.command()
+@click.option("--rows", type=click.IntRange(min=1), default=10_000, show_default=True)
+def seed(rows: int) -> None:
+    """Add demo items."""
+    with database():
+        asyncio.run(_seed(rows))
+
+
+@click.command("import")
+@click.argument("file", type=click.File("rb"))
+def import_items(file: BinaryIO) -> None:
+    """Add the items of FILE, a JSON object a line; all, or none if a line is wrong.
+
+    What GET /items/export sends will do; ids, versions and times are made anew. - is stdin.
+    """
+    with database():
+        asyncio.run(_import(file))
+
+
+@click.command()
+def purge() -> None:
+    """Delete the idempotency keys that have expired, a few at a time."""
+    with database():
+        asyncio.run(_purge())
+
+
+async def _seed(rows: int) -> None:
+    """Copy `rows` demo items into the database, all in one transaction."""
+    engine = create_engine(get_settings())
+    with click.progressbar(length=rows, label="Seeding", file=sys.stderr) as bar:
+        async with transactional(engine).begin() as conn:
+            for start in range(0, rows, BATCH):
+                size = min(BATCH, rows - start)
+                await crud.copy_many(conn, (_demo_item(start + n) for n in range(size)))
+                bar.update(size)
+    async with engine.connect() as conn:
+        await conn.execute(text("VACUUM ANALYZE items"))
+    await engine.dispose()
+
+
+def _demo_item(number: int) -> dict[str, Any]:
+    """The same item for the same number; numbers far apart look unlike."""
+    mixed = number * 2_654_435_761 % 2**32  # Knuth's multiplicative hash
+    adjective = ADJECTIVES[mixed % len(ADJECTIVES)]
+    noun = NOUNS[mixed // 7 % len(NOUNS)]
+    return {
+        "name": f"{adjective} {noun} {number}",
+        "description": f"A {adjective.lower()} {noun.lower()}" if mixed % 4 else None,
+        "price": Decimal(mixed % 100_000) / 100 if mixed % 10 else None,
+        "is_active": mixed % 20 != 0,
+    }
+
+
+async def _import(file: BinaryIO) -> None:
+    """Copy the items of the file into the database, all in one transaction."""
+    engine = create_engine(get_settings())
+    faults: list[str] = []
+    size = os.fstat(file.fileno()).st_size  # 0, if it is a pipe
+    lines = enumerate(file, 1)
+    with click.progressbar(length=size or 1, label="Importing", file=sys.stderr) as bar:
+        async with transactional(engine).begin() as conn:
+            while batch := list(islice(lines, BATCH)):
+                rows = list(_read_rows(batch, faults))
+                if not faults:
+                    await crud.copy_many(conn, rows)
+                bar.update(sum(len(line) for _, line in batch))
+            if faults:  # nothing is committed
+                raise click.ClickException(_tell(faults))
+    await engine.dispose()
+
+
+def _read_rows(
+    lines: Iterable[tuple[int, bytes]], faults: list[str]
+) -> Iterator[Mapping[str, Any]]:
+    """What crud takes, of the lines that hold an item; of the others, `faults` gets to know."""
+    for number, line in lines:
+        if not line.strip():
+            continue
+        try:
+            yield ItemCreate.model_validate(parse_json(line)).to_domain().to_dict()
+        except NotJson as exc:
+            faults.append(f"line {number}: {exc}")
+        except ValidationError as exc:
+            for fault in exc.errors(include_url=False, include_input=False):
+                where = "".join(f", {part}" for part in fault["loc"])
+                why = MESSAGES.get(fault["type"], fault["msg"])
+                faults.append(f"line {number}{where}: {why}")
+
+
+def _tell(faults: Sequence[str]) -> str:
+    more = len(faults) - MOST_FAULTS
+    rest = [f"and {more} more"] if more > 0 else []
+    return "\n".join(["Nothing was imported:", *faults[:MOST_FAULTS], *rest])
+
+
+async def _purge() -> None:
+    engine = create_engine(get_settings())
+    total = 0
+    async with engine.connect() as conn:
+        while deleted := await idempotency.purge_expired(conn, PURGE_BATCH):
+            total += deleted
+    await engine.dispose()
+    click.echo(f"Deleted {total} expired idempotency keys")

@@ -1,0 +1,26 @@
+"""The database that a command works on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import click
+from asyncpg.exceptions import PostgresError
+from sqlalchemy.exc import DBAPIError
+
+from service.embedded import embedded_postgres
+from service.settings import get_settings
+
+
+@contextmanager
+def database() -> Iterator[None]:
+    """See that there is a database: the one of DATABASE_URL, or the embedded one."""
+    with ExitStack() as stack:
+        if get_settings().database_url is None:
+            os.environ["DATABASE_URL"] = stack.enter_context(embedded_postgres())
+            get_settings.cache_clear()
+        try:
+            yield
+        except (OSError, DBAPIError, PostgresError) as exc:
+            reason = str(exc).partition("\n")[0]
+            raise click.ClickException(f"The database: {reason}") from exc

@@ -1,0 +1,59 @@
+"""Idempotency keys, and the answers that belong to them."""
+
+from datetime import timedelta
+from hashlib import blake2b
+
+from sqlalchemy import BigInteger, bindparam, delete, func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from service.domain.idempotency import StoredAnswer
+from service.models.idempotency import idempotency_keys as keys
+
+TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+
+
+async def try_lock(session: AsyncSession, owner: str, key: str) -> bool:
+    """Lock the key until the transaction ends; False if another transaction has locked it."""
+    # Numbers are what PostgreSQL locks. Two keys with the same one, should there ever be any, only
+    # wait for each other.
+    number = blake2b(f"{owner}\0{key}".encode(), digest_size=8).digest()
+    locked = await session.scalar(TRY_LOCK, {"number": int.from_bytes(number, signed=True)})
+    return bool(locked)
+
+
+async def find_answer(session: AsyncSession, owner: str, key: str) -> StoredAnswer | None:
+    """The answer stored with the key, unless it has expired."""
+    columns = (keys.c.fingerprint, keys.c.status, keys.c.headers, keys.c.body)
+    statement = select(*columns).where(
+        keys.c.owner == owner, keys.c.key == key, keys.c.expires_at > func.now()
+    )
+    row = (await session.execute(statement)).one_or_none()
+    return StoredAnswer(*row) if row else None
+
+
+async def store_answer(
+    session: AsyncSession, owner: str, key: str, answer: StoredAnswer, ttl: int
+) -> None:
+    """Store the answer for `ttl` seconds, in the place of one that has expired."""
+    values = {
+        "fingerprint": answer.fingerprint,
+        "status": answer.status,
+        "headers": answer.headers,
+        "body": answer.body,
+        "expires_at": func.now() + timedelta(seconds=ttl),
+    }
+    await session.execute(
+        insert(keys)
+        .values(owner=owner, key=key, **values)
+        .on_conflict_do_update(index_elements=[keys.c.owner, keys.c.key], set_=values)
+    )
+
+
+async def purge_expired(conn: AsyncConnection, most: int) -> int:
+    """Delete expired keys, at most so many; the number of those deleted."""
+    expired = select(keys.c.owner, keys.c.key).where(keys.c.expires_at <= func.now()).limit(most)
+    # One that a request renews meanwhile stays, and is not waited for.
+    found = expired.with_for_update(skip_locked=True)
+    deleted = await conn.execute(delete(keys).where(tuple_(keys.c.owner, keys.c.key).in_(found)))
+    return deleted.rowcount

@@ -1,0 +1,41 @@
+"""Many items at once."""
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.access import takes_scope
+from service.crud import item as crud
+from service.idempotency import idempotency_key, once
+from service.openapi import operation_id, problems, takes_headers
+from service.responses import json_response
+from service.routing import BulkRoute
+from service.schemas.item import ItemBulk, ItemsCreated
+
+router = APIRouter(
+    prefix="/items",
+    tags=["items"],
+    route_class=BulkRoute,
+    generate_unique_id_function=operation_id,
+)
+
+
+@router.post(
+    "/bulk",
+    summary="Create many items",
+    response_model=ItemsCreated,
+    status_code=201,
+    response_description="The items, stored, in the order in which they were sent",
+    responses=problems(400, 409, 413, 422),
+    openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
+)
+async def create_items(request: Request, body: ItemBulk) -> Response:
+    """Store up to 1,000 items, all or none. When the answer is 201 they are committed."""
+    rows = [item.to_domain().to_dict() for item in body.items]
+
+    async def create(session: AsyncSession) -> Response:
+        return json_response({"items": await crud.create_many(session, rows)}, 201)
+
+    if key := idempotency_key(request):
+        return await once(request, key, rows, create)
+    async with request.app.state.sessions.begin() as session:
+        return await create(session)
