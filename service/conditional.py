@@ -31,10 +31,8 @@ def is_unmodified(request: Request, version: int) -> bool:
     Tags are compared weakly, as the standard has it here. A field that is not a list of tags
     matches nothing.
     """
-    lines = request.headers.getlist("if-none-match")
-    if not lines:
+    if (field := _field(request, b"if-none-match")) is None:
         return False
-    field = ", ".join(lines).strip()
     return field == "*" or str(version) in [opaque for _, opaque in _tags(field) or []]
 
 
@@ -47,12 +45,10 @@ def expected_versions(request: Request) -> list[int] | None:
         BadRequest: the field is not a list of tags.
         PreconditionRequired: there is no such field, and REQUIRE_IF_MATCH is set.
     """
-    lines = request.headers.getlist("if-match")
-    if not lines:
+    if (field := _field(request, b"if-match")) is None:
         if request.app.state.settings.require_if_match:
             raise PreconditionRequired
         return None
-    field = ", ".join(lines).strip()
     if field == "*":
         return None
     if (tags := _tags(field)) is None:
@@ -65,6 +61,12 @@ def check_version(found: Versioned | None, expected: list[int] | None) -> None:
     """Raise PreconditionFailed if there is something, and of a version that will not do."""
     if found and expected is not None and found.version not in expected:
         raise PreconditionFailed
+
+
+def _field(request: Request, name: bytes) -> str | None:
+    """The header, its lines joined; None if it is not there. `Request.headers` costs far more."""
+    lines = [value.decode("latin-1") for key, value in request.scope["headers"] if key == name]
+    return ", ".join(lines).strip() if lines else None
 
 
 def _tags(field: str) -> list[tuple[bool, str]] | None:

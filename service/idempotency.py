@@ -30,10 +30,10 @@ def idempotency_key(request: Request) -> str | None:
     Raises:
         BadRequest: it is empty, too long, or not of printable ASCII characters.
     """
-    lines = request.headers.getlist("idempotency-key")
+    lines = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if not lines:
         return None
-    line = lines[0].strip()
+    line = lines[0].decode("latin-1").strip()
     if quoted := QUOTED.fullmatch(line):
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     else:

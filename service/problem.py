@@ -95,8 +95,7 @@ def _allowed(request: Request) -> str:
     methods = set()
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         scope = {**request.scope, "method": method}
-        matching = (r for r in request.app.routes if r.matches(scope)[0] is Match.FULL)
-        if method in getattr(next(matching, None), "methods", ()):
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             methods.add(method)
     if "GET" in methods:
         methods.add("HEAD")

@@ -17,11 +17,11 @@ from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.access import authorize, identify, scope_of
+from service.access import scope_of
 from service.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from service.problem import MESSAGES
 from service.strict_json import NotJson, parse_json
@@ -31,12 +31,20 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
 
+class IdConvertor(StringConvertor):
+    """What stands in the place of an id, as in `/items/{item_id:id}`: anything, so that a wrong one
+    gets an error that says so, except the names that a resource has paths of its own for."""
+
+    regex = "(?!(?:bulk|export)$)[^/]+"
+
+
+register_url_convertor("id", IdConvertor())
+
+
 class StrictRoute(APIRoute):
     """A route that asks who calls and counts requests before it reads them, and is strict."""
 
     max_bytes_setting: ClassVar[str] = "max_body_bytes"
-    # Whether no other route has its path: another method is then an error here, and no id there.
-    has_own_path: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,13 +58,6 @@ class StrictRoute(APIRoute):
                 await response(scope, receive, send)
 
             self.app = app
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the route is for this request; Starlette refuses a method that it lacks."""
-        match, child_scope = super().matches(scope)
-        if match is Match.PARTIAL and self.has_own_path:
-            return Match.FULL, child_scope
-        return match, child_scope
 
     def get_route_handler(self) -> Handler:
         """FastAPI's handler, behind the checks: the hook that it documents for this."""
@@ -73,12 +74,8 @@ class StrictRoute(APIRoute):
 
         async def check_and_handle(request: Request) -> Response:
             state = request.app.state
-            if keys := state.settings.api_keys:
-                request.scope["api_key"] = identify(request, keys)
-            if state.rate_limiter is not None:
-                await state.rate_limiter.check(request)
-            if keys:
-                authorize(request.scope["api_key"], scope)
+            if (gate := state.gate) is not None:
+                await gate.admit(request, scope)
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)
             if takes_json:
@@ -91,13 +88,7 @@ class StrictRoute(APIRoute):
         return check_and_handle
 
 
-class OwnPathRoute(StrictRoute):
-    """A route beside one that takes an id in the same place."""
-
-    has_own_path = True
-
-
-class BulkRoute(OwnPathRoute):
+class BulkRoute(StrictRoute):
     """A route of large bodies."""
 
     max_bytes_setting = "max_bulk_bytes"

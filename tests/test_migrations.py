@@ -19,7 +19,7 @@ from service.crud import item as crud
 from service.database import create_engine
 from service.domain.item import ItemFilter, ItemQuery
 from service.embedded import embedded_postgres
-from service.revision import ALEMBIC_INI
+from service.revision import ALEMBIC_INI, Revisions, load_revisions
 from service.settings import Settings
 from tests.conftest import TABLES
 from tests.database import ROOT, clean_environment, new_database, run
@@ -107,6 +107,10 @@ def test_each_revision_goes_up_and_down_and_up(empty_database_url: str) -> None:
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     assert query(url, tables) == [("alembic_version",)]
     assert revision_of(url) is None
+
+
+def test_the_service_reads_the_revisions_that_alembic_does() -> None:
+    assert load_revisions() == Revisions(REVISIONS[-1], frozenset(REVISIONS))
 
 
 def test_check_finds_the_models_and_the_schema_equal(database_url: str) -> None:

@@ -105,7 +105,7 @@ async def test_both_ways_answer_the_same(
 @pytest.mark.parametrize("where", ["route", "router", "include"])
 async def test_no_dependency_is_skipped(settings: Settings, where: str) -> None:
     app = FastAPI()
-    app.state.settings, app.state.rate_limiter = settings, None
+    app.state.settings, app.state.gate = settings, None
     guards = {
         name: [Depends(guard)] if name == where else [] for name in ("route", "router", "include")
     }

@@ -63,5 +63,5 @@ def _app(route_class: type[APIRoute]) -> FastAPI:
     router = APIRouter(route_class=route_class)
     router.get("/items/{item_id}")(get_item)
     app = FastAPI(routes=router.routes)
-    app.state.rate_limiter = None
+    app.state.gate = None
     return app

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/items", route_class=StrictRoute)
 async def create_item(body: ItemCreate, session: Session) -> Response:
     """Store an item."""
     (item,) = await crud.create_many(session, [body.to_domain().to_dict()])
-    return json_response(item, 201, {"Location": f"/items/{item.id}"})
+    return json_response(item, 201, [(b"location", f"/items/{item.id}".encode())])
 
 
 @router.get("/{item_id}")

@@ -184,12 +184,11 @@ def shape(query: ItemQuery) -> Hashable:
 
 def is_dear(query: ItemQuery) -> bool:
     """Whether the database may have to read far more rows than it answers with."""
-    wanted = query.filter
+    asked = lists.asked(query.filter)
     if query.count == "exact" or (query.page - 1) * query.per_page > FAR:
         return True
-    if wanted == ItemFilter():
-        return False
-    return wanted != ItemFilter(is_active=wanted.is_active) or query.sort.lstrip("-") != "id"
+    # One index serves the other filter and the sort together.
+    return bool(asked) and (asked != ("is_active",) or query.sort.lstrip("-") != "id")
 
 
 async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
@@ -219,10 +218,10 @@ async def _list_alike(conn: Connection, queries: Sequence[ItemQuery]) -> list[It
     )
     rows = answer.all()
     found: list[list[Item]] = [[] for _ in queries]
-    for ordinal, _, *values in rows:
-        if values[0] is not None:  # an empty page is one row of NULLs
-            found[ordinal - 1].append(Item(*values))
-    total = rows[0][1]  # the same in each
+    for row in rows:  # the query's ordinal, the total, and an item
+        if row[2] is not None:  # an empty page is one row of NULLs
+            found[row[0] - 1].append(Item(*row[2:]))
+    total = rows[0][1]
     return [_page_of(query, page, total) for query, page in zip(queries, found, strict=True)]
 
 

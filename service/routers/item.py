@@ -141,12 +141,12 @@ async def list_items(request: Request, query: Annotated[ItemListQuery, Query()])
             "pages": pages,
             "next_cursor": next_cursor,
         },
-        headers={"Link": links},
+        headers=[(b"link", links.encode())],
     )
 
 
 @router.get(
-    "/{item_id}",
+    "/{item_id:id}",
     summary="Read an item",
     response_model=ItemRead,
     response_description="The item; `ETag` names its version",
@@ -162,7 +162,7 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
 
 
 @router.put(
-    "/{item_id}",
+    "/{item_id:id}",
     summary="Replace an item",
     response_model=ItemRead,
     response_description="The item as it is now",
@@ -177,7 +177,7 @@ async def replace_item(
 
 
 @router.patch(
-    "/{item_id}",
+    "/{item_id:id}",
     summary="Change an item",
     response_model=ItemRead,
     response_description="The item as it is now",
@@ -192,7 +192,7 @@ async def update_item(
 
 
 @router.delete(
-    "/{item_id}",
+    "/{item_id:id}",
     summary="Delete an item",
     status_code=204,
     response_description="It is inactive, or gone",
@@ -222,7 +222,7 @@ def _calls(request: Request) -> ItemCalls:
 
 
 def _created(item: Item) -> Response:
-    return versioned_response(item, 201, {"Location": f"/items/{item.id}"})
+    return versioned_response(item, 201, [(b"location", f"/items/{item.id}".encode())])
 
 
 async def _update(

@@ -17,7 +17,7 @@ from service.domain.item import Item, ItemFilter
 from service.errors import NotAcceptable, Unavailable
 from service.openapi import operation_id, problems, takes_headers
 from service.responses import json_bytes
-from service.routing import OwnPathRoute
+from service.routing import StrictRoute
 from service.schemas.item import ItemExportQuery
 from service.streaming import Stream
 
@@ -69,7 +69,7 @@ class Exports:
 router = APIRouter(
     prefix="/items",
     tags=["items"],
-    route_class=OwnPathRoute,
+    route_class=StrictRoute,
     generate_unique_id_function=operation_id,
 )
 
