@@ -28,7 +28,8 @@ def load_revisions() -> Revisions:
     Raises:
         ValueError: there is more than one newest revision, or none.
     """
-    known, superseded = set(), set()
+    known: set[str] = set()
+    superseded: set[str | None] = set()
     for file in VERSIONS.glob("*.py"):
         names = _names(file)
         known.add(names["revision"])
