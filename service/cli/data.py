@@ -85,6 +85,7 @@ async def _import(file: BinaryIO) -> None:
     """Copy the items of the file into the database, all in one transaction."""
     engine = create_engine(get_settings())
     faults: list[str] = []
+    count = 0
     size = os.fstat(file.fileno()).st_size  # 0, if it is a pipe
     lines = enumerate(file, 1)
     with click.progressbar(length=size or 1, label="Importing", file=sys.stderr) as bar:
@@ -93,10 +94,12 @@ async def _import(file: BinaryIO) -> None:
                 rows = list(_read_rows(batch, faults))
                 if not faults:
                     await crud.copy_many(conn, rows)
+                    count += len(rows)
                 bar.update(sum(len(line) for _, line in batch))
             if faults:  # nothing is committed
                 raise click.ClickException(_tell(faults))
     await engine.dispose()
+    click.echo(f"Imported {count:,} items", err=True)
 
 
 def _read_rows(
