@@ -29,18 +29,23 @@ def identify(request: Request, keys: Sequence[ApiKey]) -> ApiKey | None:
     return found
 
 
-def authorize(key: ApiKey | None, scope: str | None) -> None:
-    """Let the bearer of `key` do what takes `scope`; None is for nobody.
+def authorize(request: Request, scope: str | None) -> None:
+    """Let a request that is identified do what takes `scope`; None is for nobody.
 
     Raises:
-        Unauthorized: there is no key, or none that is known.
-        Forbidden: it does not have the scope.
+        Unauthorized: it has no key, or none that is known.
+        Forbidden: its key does not have the scope.
     """
+    key: ApiKey | None = request.scope["api_key"]
+    challenge = 'Bearer realm="items"'
     if key is None:
-        raise Unauthorized(headers={"WWW-Authenticate": 'Bearer realm="items"'})
+        if "authorization" in request.headers:
+            challenge += ', error="invalid_token"'
+        raise Unauthorized(headers={"WWW-Authenticate": challenge})
     if scope not in key.scopes:
-        challenge = f'Bearer realm="items", error="insufficient_scope", scope="{scope}"'
-        raise Forbidden(f"This takes a key with the scope {scope}", {"WWW-Authenticate": challenge})
+        challenge += f', error="insufficient_scope", scope="{scope or ""}"'
+        detail = f"This takes a key with the scope {scope}" if scope else "This is for nobody"
+        raise Forbidden(detail, {"WWW-Authenticate": challenge})
 
 
 def require_scope(request: Request, scope: str) -> None:
@@ -50,7 +55,7 @@ def require_scope(request: Request, scope: str) -> None:
         Forbidden: its key does not have it.
     """
     if request.app.state.settings.api_keys:
-        authorize(request.scope["api_key"], scope)
+        authorize(request, scope)
 
 
 def client_name(request: Request) -> str | None:

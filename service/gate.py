@@ -29,7 +29,7 @@ class Gate:
         if self._limiter is not None:
             await self._limiter.check(request)
         if self._keys:
-            authorize(request.scope["api_key"], scope)
+            authorize(request, scope)
 
 
 def create_gate(settings: Settings) -> Gate | None:

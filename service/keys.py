@@ -31,6 +31,8 @@ def create_key(name: str, scopes: Sequence[str]) -> tuple[str, str]:
     Raises:
         ValueError: the name or a scope is not well formed.
     """
+    if not NAME.fullmatch(name):
+        raise ValueError("A name has 1 to 64 letters, digits, underscores, dots and hyphens")
     key = PREFIX + secrets.token_urlsafe(32)
     entry = f"{name}:{digest_of(key)}:{','.join(scopes)}"
     parse_keys(entry)
@@ -42,19 +44,20 @@ def parse_keys(value: str) -> tuple[ApiKey, ...]:
     semicolons or new lines.
 
     Raises:
-        ValueError: an entry is not well formed; the message does not repeat it.
+        ValueError: there is no entry, as in a file left empty by mistake; or one is not well
+            formed, which the message does not repeat.
     """
-    keys = []
-    for number, entry in enumerate(re.split(r"[\s;]+", value.strip("; \t\r\n")), 1):
-        if not entry:
-            continue
+    keys: list[ApiKey] = []
+    for number, entry in enumerate(filter(None, re.split(r"[\s;]+", value)), 1):
         name, _, rest = entry.partition(":")
         digest, _, scopes = rest.partition(":")
         if not NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
             raise ValueError(f"entry {number} must read name:digest:scope,scope")
-        if not scopes or not set(scopes.split(",")) <= set(SCOPES):
+        if not set(scopes.split(",")) <= set(SCOPES):
             raise ValueError(f"entry {number} must have scopes of {', '.join(SCOPES)}")
         keys.append(ApiKey(name, digest, frozenset(scopes.split(","))))
+    if not keys:
+        raise ValueError("must have at least one entry, or not be set")
     return tuple(keys)
 
 

@@ -64,7 +64,7 @@ class RequestMiddleware:
         finally:
             self.log_request(
                 method=method,
-                route=getattr(scope.get("route"), "path", None),
+                route=getattr(scope.get("route"), "path_format", None),
                 status=status or CLIENT_CLOSED_REQUEST,
                 duration_ms=round((perf_counter() - started) * 1000, 3),
                 bytes=size,

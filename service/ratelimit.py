@@ -91,7 +91,8 @@ def create_rate_limiter(settings: Settings) -> RateLimiter | None:
 
 def _client(request: Request) -> str:
     """Whose requests count together: those of one API key, else those from one address."""
-    return client_name(request) or get_remote_address(request)
+    name = client_name(request)
+    return f"key:{name}" if name else get_remote_address(request)
 
 
 def _limits(notation: str) -> list[Limit]:
