@@ -90,6 +90,8 @@ async def _import(file: BinaryIO) -> None:
     lines = enumerate(file, 1)
     with click.progressbar(length=size or 1, label="Importing", file=sys.stderr) as bar:
         async with transactional(engine).begin() as conn:
+            # Whoever writes into a pipe may take their time.
+            await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             while batch := list(islice(lines, BATCH)):
                 rows = list(_read_rows(batch, faults))
                 if not faults:
@@ -130,6 +132,8 @@ async def _purge() -> None:
     engine = create_engine(get_settings())
     total = 0
     async with engine.connect() as conn:
+        # Answers may be large: a batch may take longer than a request may.
+        await conn.execute(text("SET statement_timeout = 0"))
         while deleted := await idempotency.purge_expired(conn, PURGE_BATCH):
             total += deleted
     await engine.dispose()

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from hashlib import blake2b
 
-from sqlalchemy import BigInteger, bindparam, delete, func, select, tuple_
+from sqlalchemy import BigInteger, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -11,6 +11,17 @@ from service.domain.idempotency import StoredAnswer
 from service.models.idempotency import idempotency_keys as keys
 
 TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+
+# By the rows' places, so that the index on their time alone is read. A key that a request renews
+# meanwhile stays, and is not waited for.
+PURGE = text(
+    """
+    DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM idempotency_keys WHERE expires_at <= now()
+        LIMIT :most FOR UPDATE SKIP LOCKED
+    ))
+    """
+)
 
 
 async def try_lock(session: AsyncSession, owner: str, key: str) -> bool:
@@ -52,8 +63,5 @@ async def store_answer(
 
 async def purge_expired(conn: AsyncConnection, most: int) -> int:
     """Delete expired keys, at most so many; the number of those deleted."""
-    expired = select(keys.c.owner, keys.c.key).where(keys.c.expires_at <= func.now()).limit(most)
-    # One that a request renews meanwhile stays, and is not waited for.
-    found = expired.with_for_update(skip_locked=True)
-    deleted = await conn.execute(delete(keys).where(tuple_(keys.c.owner, keys.c.key).in_(found)))
+    deleted = await conn.execute(PURGE, {"most": most})
     return deleted.rowcount
