@@ -8,7 +8,6 @@ failed may be sent again with the same key.
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -58,7 +57,7 @@ async def once(
         KeyReused: the first request with this key was another one.
     """
     owner = client_name(request) or ""
-    asked = orjson.dumps([request.method, request.scope["path"], content], default=_plainly)
+    asked = orjson.dumps([request.method, request.scope["path"], content], default=str)
     fingerprint = hashlib.sha256(asked).digest()
     async with request.app.state.sessions.begin() as session:
         if not await crud.try_lock(session, owner, key):
@@ -73,11 +72,6 @@ async def once(
         ttl = request.app.state.settings.idempotency_ttl
         await crud.store_answer(session, owner, key, answer, ttl)
     return response
-
-
-def _plainly(number: Decimal) -> str:
-    # 1.5 and 1.50 are the same request.
-    return format(number.normalize(), "f")
 
 
 def _replay(stored: StoredAnswer) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -83,6 +84,8 @@ def _demo_item(number: int) -> dict[str, Any]:
 
 async def _import(file: BinaryIO) -> None:
     """Copy the items of the file into the database, all in one transaction."""
+    # Ctrl-C ends the wait for a line: asyncio's own handler would let it go on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     engine = create_engine(get_settings())
     faults: list[str] = []
     count = 0

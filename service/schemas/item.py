@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +27,7 @@ from service.schemas.base import Int64, SafeText, Schema, Time
 # How far into a list a page may reach: the database walks over everything before it.
 DEEPEST = 1_000_000
 MAX_PRICE = Decimal("9999999999.99")
+CENT = Decimal("0.01")
 PLAIN_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -42,18 +44,25 @@ def _refuse_non_decimal(value: Any) -> Any:
     return value
 
 
+def _to_cents(value: Decimal) -> Decimal:
+    # One spelling of each price; and the driver cannot send one as small as 0e-20000.
+    return abs(value).quantize(CENT)
+
+
 Name = Annotated[SafeText, StringConstraints(min_length=1, max_length=255)]
 Description = Annotated[SafeText, StringConstraints(max_length=10_000)]
 Price = Annotated[
     Decimal,
     Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
     BeforeValidator(_refuse_non_number),
+    AfterValidator(_to_cents),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)}),
 ]
 PriceBound = Annotated[
     Decimal,
     Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
     BeforeValidator(_refuse_non_decimal),
+    AfterValidator(_to_cents),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)}),
 ]
 
