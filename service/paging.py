@@ -8,7 +8,7 @@ and nothing that others insert or delete moves it.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 from zlib import crc32
 
 import orjson
@@ -26,7 +26,7 @@ SAFE = "!$&'()*+,;=:@/?%"  # in a query
 def encode_cursor(list_: Any, position: Sequence[Any]) -> str:
     """The cursor to what follows `position` in the list that `list_` describes."""
     content = orjson.dumps(position, default=str)
-    return urlsafe_b64encode(_checksum(list_, content) + content).rstrip(b"=").decode()
+    return _text(_checksum(list_, content) + content)
 
 
 def decode_cursor(cursor: str, list_: Any, type_: TypeAdapter[Position]) -> Position:
@@ -38,12 +38,17 @@ def decode_cursor(cursor: str, list_: Any, type_: TypeAdapter[Position]) -> Posi
     try:
         data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         checksum, content = data[:CHECKSUM_SIZE], data[CHECKSUM_SIZE:]
-        if checksum == _checksum(list_, content):
+        # In the one spelling that it was given in: base64 is read generously.
+        if checksum == _checksum(list_, content) and cursor == _text(data):
             return type_.validate_json(content)
     except (ValueError, ValidationError):
         pass
     detail = "Not a cursor of this list; its sort and filters must stay the same"
     raise InvalidInput([{"parameter": "cursor", "detail": detail}])
+
+
+def _text(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _checksum(list_: Any, content: bytes) -> bytes:
@@ -63,7 +68,8 @@ def page_links(
     start, join = _list_address(request)
     links = [f'<{start}{join}page=1>; rel="first"']
     if page > 1:
-        links.append(f'<{start}{join}page={min(page - 1, last or page)}>; rel="prev"')
+        prev = page - 1 if last is None else max(1, min(page - 1, last))
+        links.append(f'<{start}{join}page={prev}>; rel="prev"')
     if next_cursor:
         place = f"page={page + 1}" if page < deepest else f"cursor={next_cursor}"
         links.append(f'<{start}{join}{place}>; rel="next"')
@@ -85,7 +91,9 @@ def _list_address(request: Request) -> tuple[str, str]:
     """The address of the request without its place in the list, and what joins a place to it."""
     query = request.scope["query_string"].decode("latin-1")
     kept = "&".join(
-        part for part in query.split("&") if part and not part.startswith(("page=", "cursor="))
+        part
+        for part in query.split("&")
+        if part and unquote_plus(part.partition("=")[0]) not in ("page", "cursor")
     )
     path = quote(request.scope["path"])
     # What was encoded stays so; what no address may have, such as ">", is encoded.

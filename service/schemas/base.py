@@ -48,7 +48,7 @@ def _refuse_creative_spelling(value: Any) -> Any:
 
 def _refuse_non_rfc3339(value: Any) -> Any:
     # Pydantic takes much else, such as seconds since 1970.
-    if isinstance(value, str) and not RFC3339.fullmatch(value):
+    if not isinstance(value, str) or not RFC3339.fullmatch(value):
         raise PydanticCustomError(
             "time", "Should be a time like 2026-11-22T09:30:00Z (RFC 3339; a + is %2B in a query)"
         )

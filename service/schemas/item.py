@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -39,7 +38,7 @@ def _refuse_non_number(value: Any) -> Any:
 
 def _refuse_non_decimal(value: Any) -> Any:
     # Pydantic reads 1_0 and 1e1 as 10.
-    if isinstance(value, str) and not PLAIN_DECIMAL.fullmatch(value):
+    if not isinstance(value, str) or not PLAIN_DECIMAL.fullmatch(value):
         raise PydanticCustomError("decimal_parsing", "Input should be a valid decimal")
     return value
 
@@ -79,12 +78,13 @@ Sort = Literal[
     "-updated_at",
 ]
 # By what a list is sorted, the place that a cursor holds: the key and the id.
+PlaceId = Annotated[Int64, Field(strict=True)]
 POSITIONS: dict[str, TypeAdapter[Position]] = {
-    "id": TypeAdapter(tuple[Int64, Int64]),
-    "name": TypeAdapter(tuple[SafeText, Int64]),
-    "price": TypeAdapter(tuple[Decimal | None, Int64]),
-    "created_at": TypeAdapter(tuple[AwareDatetime, Int64]),
-    "updated_at": TypeAdapter(tuple[AwareDatetime, Int64]),
+    "id": TypeAdapter(tuple[PlaceId, PlaceId]),
+    "name": TypeAdapter(tuple[SafeText, PlaceId]),
+    "price": TypeAdapter(tuple[PriceBound | None, PlaceId]),
+    "created_at": TypeAdapter(tuple[Time, PlaceId]),
+    "updated_at": TypeAdapter(tuple[Time, PlaceId]),
 }
 
 EXAMPLE: JsonDict = {
@@ -207,7 +207,7 @@ class ItemListQuery(ItemFilterQuery):
     page: Annotated[Int64, Field(ge=1)] = Field(1, description="The page, from 1")
     cursor: SafeText | None = Field(
         None,
-        max_length=2000,
+        max_length=3000,
         description="Instead of `page`: the `next_cursor` of the page before, with the same filters"
         " and sort",
     )
