@@ -31,7 +31,11 @@ HEADERS = {
     "If-None-Match": "ETags that the client has; with one of them the answer is 304 (RFC 9110)",
     "Idempotency-Key": "Chosen by the client, at most 255 characters: the same request with the"
     " same key is done once, and answered alike each time",
-    "Accept": "application/x-ndjson or text/csv",
+}
+SCHEMAS = {
+    "Idempotency-Key": {
+        "pattern": r'^(?:"(?:[ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~](?:[ -~]{0,253}[!-~])?)$'
+    },
 }
 
 
@@ -74,7 +78,7 @@ def takes_headers(*names: str) -> dict[str, Any]:
                 "name": name,
                 "in": "header",
                 "description": HEADERS[name],
-                "schema": {"type": "string"},
+                "schema": {"type": "string"} | SCHEMAS.get(name, {}),
             }
             for name in names
         ]
@@ -114,6 +118,12 @@ def complete_openapi(app: FastAPI) -> None:
 def _complete(operation: dict[str, Any], *, is_open: bool) -> None:
     if is_open:
         operation.pop("security", None)
+    for parameter in operation.get("parameters", []):
+        # None is what a parameter is that was not sent; nobody can send it.
+        choices = parameter["schema"].pop("anyOf", None)
+        if choices:
+            (schema,) = (choice for choice in choices if choice != {"type": "null"})
+            parameter["schema"] |= schema
     for status, response in operation["responses"].items():
         if status >= "400":
             # FastAPI gives every model the route's own media type.

@@ -133,9 +133,13 @@ class StrictRequest(Request):
         if not body:
             raise InvalidInput([{"pointer": "#", "detail": MESSAGES["missing"]}])
         try:
-            return parse_json(body)
+            content = parse_json(body)
         except NotJson as exc:
             raise InvalidInput([{"pointer": "#", "detail": str(exc)}]) from None
+        # Pydantic, as FastAPI calls it, takes any object with attributes, a Decimal say.
+        if not isinstance(content, dict):
+            raise InvalidInput([{"pointer": "#", "detail": MESSAGES["model_type"]}])
+        return content
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from service.crud import item as crud
 from service.database import transactional
 from service.domain.item import Item, ItemFilter
 from service.errors import NotAcceptable, Unavailable
-from service.openapi import operation_id, problems, takes_headers
+from service.openapi import operation_id, problems
 from service.responses import json_bytes
 from service.routing import StrictRoute
 from service.schemas.item import ItemExportQuery
@@ -81,7 +81,7 @@ router = APIRouter(
     response_description="The items by id: a JSON object a line, or CSV with a head line",
     responses=problems(406, 422)
     | {200: {"content": {type_: {"schema": {"type": "string"}} for type_ in MEDIA_TYPES.values()}}},
-    openapi_extra=takes_scope("items:read") | takes_headers("Accept"),
+    openapi_extra=takes_scope("items:read"),
 )
 async def export_items(request: Request, query: Annotated[ItemExportQuery, Query()]) -> Response:
     """Send all items that match, as they are at this moment."""

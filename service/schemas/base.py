@@ -64,8 +64,9 @@ def _to_utc(value: datetime) -> datetime:
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_non_rfc3339), AfterValidator(_to_utc)]
 
+PlainSpelling = BeforeValidator(_refuse_creative_spelling)
 Int64 = Annotated[
     int,
     Field(ge=-INT64_MAX - 1, le=INT64_MAX, json_schema_extra={"format": "int64"}),
-    BeforeValidator(_refuse_creative_spelling),
+    PlainSpelling,
 ]

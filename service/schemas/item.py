@@ -21,7 +21,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from service.domain.item import ItemData, ItemFilter, ItemQuery, Position
-from service.schemas.base import Int64, SafeText, Schema, Time
+from service.schemas.base import INT64_MAX, Int64, PlainSpelling, SafeText, Schema, Time
 
 # How far into a list a page may reach: the database walks over everything before it.
 DEEPEST = 1_000_000
@@ -48,7 +48,21 @@ def _to_cents(value: Decimal) -> Decimal:
     return abs(value).quantize(CENT)
 
 
-Name = Annotated[SafeText, StringConstraints(min_length=1, max_length=255)]
+# What is trimmed: Unicode's, of which the \s of a regular expression has less.
+WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+Name = Annotated[
+    SafeText,
+    StringConstraints(min_length=1, max_length=255),
+    # Of white space alone nothing is left after trimming.
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 255,
+            "pattern": rf"^[^\x00]*[^\x00{WHITE_SPACE}][^\x00]*$",
+        }
+    ),
+]
 Description = Annotated[SafeText, StringConstraints(max_length=10_000)]
 Price = Annotated[
     Decimal,
@@ -142,12 +156,16 @@ class ItemRead(Schema):
 
     model_config = ConfigDict(json_schema_extra={"example": STORED_EXAMPLE})
 
-    id: Int64
+    id: int = Field(json_schema_extra={"format": "int64"})
     name: Name
     description: Description | None
     price: Price | None
     is_active: bool
-    version: Int64 = Field(ge=1, description="1, then one more with each change")
+    version: int = Field(
+        ge=1,
+        description="1, then one more with each change",
+        json_schema_extra={"format": "int64"},
+    )
     created_at: datetime
     updated_at: datetime
 
@@ -203,8 +221,13 @@ class ItemListQuery(ItemFilterQuery):
     """Which items to list, in which order, and which page of them."""
 
     # Before `page`, whose validator reads it.
-    per_page: Annotated[Int64, Field(ge=1, le=100)] = Field(20, description="Items on a page")
-    page: Annotated[Int64, Field(ge=1)] = Field(1, description="The page, from 1")
+    # The bounds stand before the validator, or the document does not have them.
+    per_page: Annotated[int, Field(ge=1, le=100), PlainSpelling] = Field(
+        20, description="Items on a page"
+    )
+    page: Annotated[
+        int, Field(ge=1, le=INT64_MAX, json_schema_extra={"maximum": DEEPEST}), PlainSpelling
+    ] = Field(1, description="The page, from 1")
     cursor: SafeText | None = Field(
         None,
         max_length=3000,
