@@ -1,4 +1,4 @@
-"""Answers without end: rows as they come from the database, for clients as slow as they like.
+"""Answers without end: rows as they come from the database.
 
 Starlette's StreamingResponse cancels its generator in the midst of whatever it does when the client
 leaves, which costs a database connection, and waits for a client that reads nothing as long as that
@@ -46,7 +46,8 @@ class Stream(Response):
                 start = {"status": self.status_code, "headers": self.raw_headers}
                 await send({"type": "http.response.start", **start})
                 while chunk and not scope.get("is_head"):
-                    await self._send_in_time(send, chunk)
+                    if not await self._send_in_time(send, chunk):
+                        await _break_off(scope, gone)
                     if gone.done():
                         raise ClientDisconnect
                     chunk = await anext(chunks, b"")
@@ -54,12 +55,22 @@ class Stream(Response):
             gone.cancel()
         await send({"type": "http.response.body", "body": b""})
 
-    async def _send_in_time(self, send: Send, chunk: bytes) -> None:
+    async def _send_in_time(self, send: Send, chunk: bytes) -> bool:
         try:
             async with asyncio.timeout(self.stall_timeout):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except TimeoutError:
-            raise ClientDisconnect from None
+            return False
+        return True
+
+
+async def _break_off(scope: Scope, gone: asyncio.Task[None]) -> None:
+    """End the connection; closing it would wait until the client has read what it was sent."""
+    transport = scope.get("state", {}).get("transport")  # of service/transport.py
+    if transport is None:
+        raise ClientDisconnect
+    transport.abort()
+    await gone
 
 
 async def _until_gone(receive: Receive) -> None:

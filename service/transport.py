@@ -16,6 +16,11 @@ class JoiningProtocol(HttpToolsProtocol):
         """Begin a connection."""
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
 
+    def on_headers_complete(self) -> None:
+        """Begin a request, which may have reason to break its connection off."""
+        self.scope["state"]["transport"] = self.transport
+        super().on_headers_complete()
+
 
 class JoiningTransport:
     """Collects what is written in one turn of the event loop, and sends it together."""

@@ -19,7 +19,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from service.keys import SCOPES, create_key, parse_keys
 from service.main import create_app
-from service.schemas.item import DEEPEST
+from service.schemas.item_list import DEEPEST
 from service.settings import Settings
 from tests.database import ROOT, clean_environment, run
 from tests.processes import running

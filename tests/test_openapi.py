@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from service.main import create_app
 from service.routers.system import Health, HealthOverview
 from service.schemas.base import Schema
-from service.schemas.item import ItemList, ItemRead, ItemsCreated
+from service.schemas.item import ItemRead, ItemsCreated
+from service.schemas.item_list import ItemList
 from service.settings import Settings
 
 # What each operation answers with when all is well, and which errors are its own.

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
+    literal_column,
     null,
     select,
     true,
@@ -53,11 +54,16 @@ KEY_TYPES: dict[str, TypeEngine[Any]] = {
 
 # What each member of ItemFilter asks of an item.
 CONDITIONS: dict[str, ColumnElement[bool]] = {
-    "is_active": items.c.is_active == bindparam("is_active", type_=Boolean),
+    # Not by equality: PostgreSQL would then walk the ids, whatever the order below, and throw the
+    # others away, which may be all but the last.
+    "is_active": items.c.is_active.between(
+        bindparam("is_active", type_=Boolean), bindparam("is_active", type_=Boolean)
+    ),
     "q": name_folded.like(func.lower(bindparam("q", type_=Text))),
     "price_min": and_(
         price_key(items.c.price) >= bindparam("price_min", type_=Numeric),
-        price_key(items.c.price) < NO_PRICE,
+        # The highest price: PostgreSQL estimates a range up to infinity badly.
+        price_key(items.c.price) <= literal_column("9999999999.99"),
     ),
     "price_max": price_key(items.c.price) <= bindparam("price_max", type_=Numeric),
     "created_after": items.c.created_at > bindparam("created_after", type_=DateTime(True)),
@@ -112,9 +118,7 @@ def page_set(names: tuple[str, ...], sort: str, count: str, by_cursor: bool) -> 
         .render_derived()
     )
     page = (
-        select(*COLUMNS)
-        .where(*(CONDITIONS[name] for name in names))
-        .order_by(*_order(sort, items.c))
+        select(*COLUMNS).where(*(CONDITIONS[name] for name in names)).order_by(*_walk(names, sort))
     )
     if by_cursor:
         page = page.where(_follows(sort, places.c.key, places.c.id))
@@ -148,6 +152,16 @@ def _follows(sort: str, key: Any, id_: Any) -> ColumnElement[bool]:
     if sort.lstrip("-") == "id":
         here, there = items.c.id, id_
     return here < there if sort.startswith("-") else here > there
+
+
+def _walk(names: tuple[str, ...], sort: str) -> tuple[UnaryExpression[Any], ...]:
+    """The order in which an index has the items that match."""
+    order = _order(sort, items.c)
+    if names != ("is_active",) or sort.lstrip("-") != "id":
+        return order
+    # By both, where one value would do, so that only the index of both can serve it.
+    first = items.c.is_active
+    return (first.desc() if sort.startswith("-") else first.asc(), *order)
 
 
 def _order(

@@ -18,14 +18,8 @@ from service.paging import cursor_links, decode_cursor, encode_cursor, page_link
 from service.responses import json_response, not_modified, versioned_response
 from service.routing import StrictRoute
 from service.schemas.base import Int64
-from service.schemas.item import (
-    ItemCreate,
-    ItemList,
-    ItemListQuery,
-    ItemRead,
-    ItemReplace,
-    ItemUpdate,
-)
+from service.schemas.item import ItemCreate, ItemRead, ItemReplace, ItemUpdate
+from service.schemas.item_list import ItemList, ItemListQuery
 from service.settings import Settings
 
 

@@ -18,7 +18,7 @@ from service.errors import NotAcceptable, Unavailable
 from service.openapi import operation_id, problems
 from service.responses import json_bytes
 from service.routing import StrictRoute
-from service.schemas.item import ItemExportQuery
+from service.schemas.item_list import ItemExportQuery
 from service.streaming import Stream
 
 STALL_TIMEOUT = 10.0  # seconds that a client may take to read a batch
@@ -85,7 +85,7 @@ router = APIRouter(
 )
 async def export_items(request: Request, query: Annotated[ItemExportQuery, Query()]) -> Response:
     """Send all items that match, as they are at this moment."""
-    form = query.format or _accepted_form(request.headers.get("accept", ""))
+    form = query.format or _accepted_form(",".join(request.headers.getlist("accept")))
     head, write_items = (_csv([COLUMNS]), _write_csv) if form == "csv" else (b"", _write_ndjson)
     return Stream(
         request.app.state.exports.write(query.to_filter(), head, write_items),
