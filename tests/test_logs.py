@@ -45,6 +45,7 @@ def test_every_line_is_json_from_the_start_to_the_end(database_url: str) -> None
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
     assert {"gunicorn.error", "uvicorn.error"} <= {line.get("logger") for line in lines}
     assert server.events("Invalid HTTP request received.")
+    assert server.events("Everyone may do everything: API_KEYS is not set")
     assert len(server.events("stopped")) == 2
     assert len(server.events("request")) - before == len(answers)
     assert len({line["request_id"] for line in server.events("request")}) == before + len(answers)
