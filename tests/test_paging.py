@@ -30,7 +30,7 @@ from service.errors import InvalidInput
 from service.main import create_app
 from service.models.item import items
 from service.paging import cursor_links, decode_cursor, encode_cursor, page_links
-from service.schemas import item as schemas
+from service.schemas import item_list as schemas
 from service.settings import Settings
 from tests.conftest import serving
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from service.crud import item as crud
 from service.errors import NotFound
-from service.responses import json_response
+from service.responses import versioned_response
 from service.routers.item import ItemId, Session
 from service.routing import StrictRoute
 from service.schemas.item import ItemCreate
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/items", route_class=StrictRoute)
 async def create_item(body: ItemCreate, session: Session) -> Response:
     """Store an item."""
     (item,) = await crud.create_many(session, [body.to_domain().to_dict()])
-    return json_response(item, 201, [(b"location", f"/items/{item.id}".encode())])
+    return versioned_response(item, 201, [(b"location", f"/items/{item.id}".encode())])
 
 
 @router.get("/{item_id}")
@@ -25,4 +25,4 @@ async def get_item(item_id: ItemId, session: Session) -> Response:
     (item,) = await crud.get_many(session, [item_id])
     if item is None:
         raise NotFound("There is no such item")
-    return json_response(item)
+    return versioned_response(item)
