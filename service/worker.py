@@ -33,7 +33,7 @@ class Worker(UvicornWorker):
 
     def load_wsgi(self) -> None:
         """Load the application, and spare the collector what that made: it lives on anyway."""
-        super().load_wsgi()  # type: ignore[no-untyped-call]
+        super().load_wsgi()  # type: ignore[no-untyped-call]  # Gunicorn is untyped
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service import database
 from service.database import transactional
 from service.main import create_app
 from service.models import Base
@@ -79,6 +80,18 @@ def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     return Settings(_env_file=None, database_url=database_url)
+
+
+def bear_locks(settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Settings:
+    """Let a service bear the locks and the crowds of a test for as long as a busy machine takes.
+
+    Args:
+        seconds: that a request may wait for a connection.
+    """
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
+    settings.statement_timeout_ms = 60_000
+    settings.pool_timeout = seconds
+    return settings
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from sqlalchemy import NullPool, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from service import database
 from service.crud import item as crud
 from service.database import is_data_fault, is_lost, transactional
 from service.domain.item import ItemFilter, ItemQuery
@@ -30,6 +29,7 @@ from service.models import Base
 from service.problem import database_error
 from service.routers.item import ItemCalls
 from service.settings import Settings
+from tests.conftest import bear_locks
 
 PATIENCE = 20.0  # seconds until something that has to happen counts as not happening
 LAMP = {"name": "Lamp"}
@@ -46,10 +46,7 @@ WAITING = f"{OURS} AND wait_event_type = 'Lock'"
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A service that bears the locks of these tests for as long as a busy machine takes."""
-    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
-    settings.statement_timeout_ms = 60_000
-    settings.pool_timeout = PATIENCE
-    return settings
+    return bear_locks(settings, monkeypatch, PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -367,7 +364,7 @@ async def test_any_callers_may_go_away_at_any_moment(
             assert task.result().name == call["name"]
             assert names[call["name"]] == 1
         elif kind == "create bad":
-            assert is_data_fault(task.exception())  # type: ignore[arg-type]
+            assert is_data_fault(task.exception())  # type: ignore[arg-type]  # it has one
             assert names[call["name"]] == 0
         else:
             first = (call.page - 1) * 2

@@ -15,12 +15,11 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import event, text
 
-from service import database
 from service.database import transactional
 from service.keys import create_key, parse_keys
 from service.main import create_app
 from service.settings import Settings
-from tests.conftest import client_of, serving
+from tests.conftest import bear_locks, client_of, serving
 from tests.database import run
 from tests.processes import Server, holding, query, running, script
 
@@ -64,10 +63,7 @@ class MortalWorker(Worker):
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A service that bears the locks and the crowds of these tests on a busy machine."""
-    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
-    settings.statement_timeout_ms = 60_000
-    settings.pool_timeout = PATIENCE
-    return settings
+    return bear_locks(settings, monkeypatch, PATIENCE)
 
 
 async def post(

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 
-from service.domain.item import ItemFilter, ItemQuery, Position
+from service.domain.item import MAX_PRICE, ItemFilter, ItemQuery, Position
 from service.models.item import items, name_folded, price_key
 
 # A list counts its matches up to here and no further, so that it never costs a full count.
@@ -63,7 +63,7 @@ CONDITIONS: dict[str, ColumnElement[bool]] = {
     "price_min": and_(
         price_key(items.c.price) >= bindparam("price_min", type_=Numeric),
         # The highest price: PostgreSQL estimates a range up to infinity badly.
-        price_key(items.c.price) <= literal_column("9999999999.99"),
+        price_key(items.c.price) <= literal_column(str(MAX_PRICE)),
     ),
     "price_max": price_key(items.c.price) <= bindparam("price_max", type_=Numeric),
     "created_after": items.c.created_at > bindparam("created_after", type_=DateTime(True)),
@@ -123,7 +123,7 @@ def page_set(names: tuple[str, ...], sort: str, count: str, by_cursor: bool) -> 
     if by_cursor:
         page = page.where(_follows(sort, places.c.key, places.c.id))
     chosen = page.limit(places.c.size).offset(places.c.skip).lateral("page")
-    total = null() if count == "none" else count_of(names, count).scalar_subquery()
+    total = null() if count == "none" else _count_of(names, count).scalar_subquery()
     return (
         select(places.c.ordinal, total, *chosen.c)
         .select_from(places.outerjoin(chosen, true()))
@@ -131,18 +131,17 @@ def page_set(names: tuple[str, ...], sort: str, count: str, by_cursor: bool) -> 
     )
 
 
-@cache
-def count_of(names: tuple[str, ...], count: str) -> Select[Any]:
+def everything(names: tuple[str, ...]) -> Select[Any]:
+    """The statement for all that matches, by id."""
+    return select(*COLUMNS).where(*(CONDITIONS[name] for name in names)).order_by(items.c.id)
+
+
+def _count_of(names: tuple[str, ...], count: str) -> Select[Any]:
     """The statement that counts what matches."""
     matches = select(true()).select_from(items).where(*(CONDITIONS[name] for name in names))
     if count == "capped":
         matches = matches.limit(COUNT_CAP + 1)
     return select(func.count()).select_from(matches.subquery())
-
-
-def everything(names: tuple[str, ...]) -> Select[Any]:
-    """The statement for all that matches, by id."""
-    return select(*COLUMNS).where(*(CONDITIONS[name] for name in names)).order_by(items.c.id)
 
 
 def _follows(sort: str, key: Any, id_: Any) -> ColumnElement[bool]:

@@ -5,6 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+MAX_PRICE = Decimal("9999999999.99")
+
 # A place in a list: the value of the sort key, and the id.
 Position = tuple[Any, int]
 

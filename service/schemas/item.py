@@ -16,10 +16,9 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from service.domain.item import ItemData
+from service.domain.item import MAX_PRICE, ItemData
 from service.schemas.base import SafeText, Schema
 
-MAX_PRICE = Decimal("9999999999.99")
 CENT = Decimal("0.01")
 
 
@@ -29,8 +28,8 @@ def _refuse_non_number(value: Any) -> Any:
     raise PydanticCustomError("number_type", "Input should be a number")
 
 
-def to_cents(value: Decimal) -> Decimal:
-    """The one spelling of a price; and the driver cannot send one as small as 0e-20000."""
+def _to_cents(value: Decimal) -> Decimal:
+    # One spelling of each price; and the driver cannot send one as small as 0e-20000.
     return abs(value).quantize(CENT)
 
 
@@ -50,13 +49,14 @@ Name = Annotated[
     ),
 ]
 Description = Annotated[SafeText, StringConstraints(max_length=10_000)]
-Price = Annotated[
+# A price as the database holds it; who takes one says what it may be written as.
+Cents = Annotated[
     Decimal,
     Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
-    BeforeValidator(_refuse_non_number),
-    AfterValidator(to_cents),
+    AfterValidator(_to_cents),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)}),
 ]
+Price = Annotated[Cents, BeforeValidator(_refuse_non_number)]
 
 EXAMPLE: JsonDict = {
     "name": "Desk lamp",

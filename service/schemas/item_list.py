@@ -1,24 +1,21 @@
 """Lists of items: what clients ask for, and what they get."""
 
 import re
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from service.domain.item import ItemFilter, ItemQuery, Position
 from service.schemas.base import INT64_MAX, Int64, PlainSpelling, SafeText, Schema, Time
-from service.schemas.item import MAX_PRICE, STORED_EXAMPLE, ItemRead, to_cents
+from service.schemas.item import STORED_EXAMPLE, Cents, ItemRead
 
 # How far into a list a page may reach: the database walks over everything before it.
 DEEPEST = 1_000_000
@@ -32,13 +29,7 @@ def _refuse_non_decimal(value: Any) -> Any:
     return value
 
 
-PriceBound = Annotated[
-    Decimal,
-    Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
-    BeforeValidator(_refuse_non_decimal),
-    AfterValidator(to_cents),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)}),
-]
+PriceBound = Annotated[Cents, BeforeValidator(_refuse_non_decimal)]
 
 Sort = Literal[
     "id",
