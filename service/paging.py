@@ -8,7 +8,7 @@ and nothing that others insert or delete moves it.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, unquote
 from zlib import crc32
 
 import orjson
@@ -20,6 +20,7 @@ from service.errors import InvalidInput
 Position = TypeVar("Position")
 
 CHECKSUM_SIZE = 4  # bytes; against mistakes only, as a cursor gives access to nothing
+PLACES = ("page", "cursor")  # the parameters that say where in the list a page is
 SAFE = "!$&'()*+,;=:@/?%"  # in a query
 
 
@@ -90,11 +91,12 @@ def cursor_links(request: Request, next_cursor: str | None) -> str:
 def _list_address(request: Request) -> tuple[str, str]:
     """The address of the request without its place in the list, and what joins a place to it."""
     query = request.scope["query_string"].decode("latin-1")
-    kept = "&".join(
-        part
-        for part in query.split("&")
-        if part and unquote_plus(part.partition("=")[0]) not in ("page", "cursor")
-    )
+    kept = "&".join([part for part in query.split("&") if part and not _is_place(part)])
     path = quote(request.scope["path"])
     # What was encoded stays so; what no address may have, such as ">", is encoded.
     return (f"{path}?{quote(kept, SAFE, 'latin-1')}", "&") if kept else (path, "?")
+
+
+def _is_place(part: str) -> bool:
+    name = part.partition("=")[0]
+    return name in PLACES or ("%" in name and unquote(name) in PLACES)

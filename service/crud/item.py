@@ -184,9 +184,9 @@ def shape(query: ItemQuery) -> Hashable:
 
 def is_dear(query: ItemQuery) -> bool:
     """Whether the database may have to read far more rows than it answers with."""
-    asked = lists.asked(query.filter)
     if query.count == "exact" or (query.page - 1) * query.per_page > FAR:
         return True
+    asked = lists.asked(query.filter)
     # One index serves the other filter and the sort together.
     return bool(asked) and (asked != ("is_active",) or query.sort.lstrip("-") != "id")
 
@@ -210,7 +210,7 @@ async def _list_alike(conn: Connection, queries: Sequence[ItemQuery]) -> list[It
         lists.page_set(lists.asked(first.filter), first.sort, first.count, bool(after)),
         {
             **lists.values(first.filter),
-            "sizes": [query.per_page + 1 for query in queries],
+            "sizes": [query.per_page + (not lists.tells_more(query)) for query in queries],
             "skips": [(query.page - 1) * query.per_page for query in queries],
             "keys": [key for key, _ in after],
             "ids": [id_ for _, id_ in after],
@@ -246,11 +246,15 @@ async def export_items(conn: AsyncConnection, wanted: ItemFilter) -> AsyncIterat
 
 
 def _page_of(query: ItemQuery, found: list[Item], total: int | None) -> ItemPage:
-    """The page, from its items and one more where there is one."""
+    """The page, from its items and one more where there is one, or where the total tells of it."""
+    if lists.tells_more(query):
+        has_more = (total or 0) > query.page * query.per_page
+    else:
+        has_more = len(found) > query.per_page
     is_capped = query.count == "capped" and (total or 0) > lists.COUNT_CAP
     return ItemPage(
         found[: query.per_page],
-        has_more=len(found) > query.per_page,
+        has_more=has_more,
         total=lists.COUNT_CAP if is_capped else total,
         total_capped=is_capped,
     )

@@ -92,6 +92,15 @@ def after(query: ItemQuery) -> Position:
     return (NO_PRICE if key is None else key), id_
 
 
+def tells_more(query: ItemQuery) -> bool:
+    """Whether the total tells if more follow; else one row more than the page has must."""
+    return (
+        query.after is None
+        and query.count != "none"
+        and query.page * query.per_page <= COUNT_CAP
+    )
+
+
 def like_pattern(q: str) -> str:
     r"""What LIKE matches where `q` stands somewhere, literally: `%`, `_` and `\` escaped."""
     escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
