@@ -1,5 +1,8 @@
 """Gunicorn's configuration: all that varies is a setting of the service."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,12 @@ graceful_timeout = 15  # seconds that requests in flight get when a worker ends
 # The heartbeat, in memory: on a disk it may block.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
 control_socket_disable = True
+
+# Where the workers keep what they count, for /metrics to sum up. In memory, too, where it can be.
+metrics_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+if settings.metrics_enabled and not metrics_dir:
+    metrics_dir = tempfile.mkdtemp(prefix="items-metrics-", dir=worker_tmp_dir)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
 logconfig_dict = logging_config(settings)
 
 
@@ -31,3 +40,18 @@ def when_ready(server: Any) -> None:
     """Say what only an operator can decide."""
     if not settings.api_keys:
         server.log.warning("Everyone may do everything: API_KEYS is not set")
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Forget what a worker that is gone had in use; what it counted stays."""
+    if metrics_dir:
+        # Not before PROMETHEUS_MULTIPROC_DIR is set, which it looks for when it is imported.
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # half typed
+
+
+def on_exit(server: Any) -> None:
+    """Leave nothing behind."""
+    if metrics_dir:
+        shutil.rmtree(metrics_dir, ignore_errors=True)

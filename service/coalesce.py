@@ -69,6 +69,11 @@ class Coalescer(Generic[Call, Answer]):
         self._waiting_count = 0
         self._senders: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a set."""
+        return self._waiting_count
+
     async def __call__(self, call: Call) -> Answer:
         """Send `call` with the next set, and wait for its answer.
 

@@ -1,10 +1,13 @@
 """The engine, the sessions, and what each connection is told when it opens."""
 
+import asyncio
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import (
@@ -16,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from service.coalesce import Coalescer
+from service.metrics import SET_SIZE, watch_queue
 from service.settings import Settings
 
 Call = TypeVar("Call")
@@ -62,12 +66,21 @@ def create_engine(settings: Settings) -> AsyncEngine:
 
 
 def _refuse_closed(connection: AdaptedConnection, record: Any, proxy: Any) -> None:
-    """Make the pool replace a connection whose loss the driver has noticed.
+    """Make the pool replace a connection that the server has ended.
 
-    `pool_pre_ping` finds the same by three round trips on each checkout; this costs none.
+    `pool_pre_ping` finds the same by three round trips on each checkout; this costs none. The
+    server says nothing to a connection that waits, but that it ends: what is there to be read, and
+    the driver has not read yet, is that.
     """
-    if connection.driver_connection.is_closed():
+    driver: Any = connection.driver_connection
+    if driver.is_closed() or _has_unread(driver._transport.get_extra_info("socket").fileno()):
         raise DisconnectionError
+
+
+def _has_unread(file: int) -> bool:
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def transactional(engine: AsyncEngine) -> AsyncEngine:
@@ -92,16 +105,31 @@ async def get_db(request: Request) -> AsyncIterator[AsyncSession]:
 
 def coalesce(
     engine: AsyncEngine,
+    settings: Settings,
     function: Callable[[AsyncConnection, Sequence[Call]], Awaitable[Sequence[Answer]]],
     **options: Any,
 ) -> Coalescer[Call, Answer]:
-    """A function of crud, which takes sets, as one that takes single calls and joins them."""
+    """A function of crud, which takes sets, as one that takes single calls and joins them.
+
+    A set has as long as a request has: no call of it would wait longer.
+    """
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    observe_size = SET_SIZE.labels(name).observe
 
     async def run(calls: Sequence[Call]) -> Sequence[Answer]:
-        async with engine.connect() as conn:
+        observe_size(len(calls))
+        async with asyncio.timeout(settings.request_timeout), engine.connect() as conn:
             return await function(conn, calls)
 
-    return Coalescer(run, is_data_fault=is_data_fault, is_lost=is_lost, **options)
+    coalescer = Coalescer(
+        run,
+        max_waiting=settings.queue_limit,
+        is_data_fault=is_data_fault,
+        is_lost=is_lost,
+        **options,
+    )
+    watch_queue(name, coalescer)
+    return coalescer
 
 
 def sqlstate(fault: BaseException | None) -> str | None:
@@ -121,3 +149,13 @@ def is_lost(fault: Exception) -> bool:
     if isinstance(fault, DBAPIError) and fault.connection_invalidated:
         return True
     return (sqlstate(fault) or "").startswith(("08", "57P"))
+
+
+def is_stale_plan(fault: Exception) -> bool:
+    """Whether a migration has changed a type under a prepared statement, which did nothing then.
+
+    It happens once to a process: all its statements are prepared anew.
+    """
+    return isinstance(fault, DBAPIError) and isinstance(
+        fault.orig, AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError
+    )

@@ -14,6 +14,7 @@
     +-- KeyReused                422  idempotency-key-reused
     +-- PreconditionRequired     428  precondition-required
     +-- Unavailable              503  unavailable
+        +-- TimedOut             503  timed-out
 
 The first line of an error's docstring is what its client reads. `service/problem.py` has their one
 form on the wire.
@@ -128,3 +129,9 @@ class Unavailable(ServiceError):
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail, {"Retry-After": str(RETRY_AFTER)})
+
+
+class TimedOut(Unavailable):
+    """It took longer than a request may; whether what it asked for was done is not known."""
+
+    kind, title = "timed-out", "Timed out"

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 import orjson
 import structlog
 
+from service import telemetry
 from service.settings import Settings
 
 # The id of the request being served; bound to every line written meanwhile.
@@ -88,8 +89,12 @@ def request_logger(settings: Settings) -> Callable[..., None]:
     if settings.log_level in ("WARNING", "ERROR"):
         return lambda **fields: None
 
+    is_traced = telemetry.is_on()
+
     def log_request(**fields: Any) -> None:
         line = {"event": "request", **fields, "level": "info", "timestamp": datetime.now(UTC)}
+        if is_traced:
+            line |= telemetry.trace_fields()
         _stderr.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
 
     return log_request
@@ -139,6 +144,7 @@ _stderr = _TurnWriter()
 def _shared_processors() -> list[structlog.typing.Processor]:
     return [
         _add_request_id,
+        *([_add_trace] if telemetry.is_on() else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -170,6 +176,13 @@ def _add_request_id(
 ) -> MutableMapping[str, Any]:
     if (value := request_id.get()) is not None:
         event.setdefault("request_id", value)
+    return event
+
+
+def _add_trace(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.update(telemetry.trace_fields())
     return event
 
 

@@ -1,31 +1,55 @@
-"""What surrounds every request: its id, its line in the log, HEAD, and errors nobody handled."""
+"""What surrounds every request: its id, its deadline, its line in the log, HEAD, and errors nobody
+handled."""
 
+import asyncio
 import itertools
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import perf_counter
+from typing import Any
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.deadline import Deadline, break_off
+from service.errors import ServiceError, TimedOut
 from service.log import request_id
+from service.metrics import RequestStatistics
 from service.problem import problem
 
 logger = structlog.get_logger(__name__)
 
 WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9_.:=+/@-]{1,128}")
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that left before its answer
 
 
 class RequestMiddleware:
-    """A pure ASGI middleware: one that builds on BaseHTTPMiddleware doubles a request's cost."""
+    """A pure ASGI middleware: one that builds on BaseHTTPMiddleware doubles a request's cost.
 
-    def __init__(self, app: ASGIApp, log_request: Callable[..., None]) -> None:
+    Args:
+        log_request: writes the line about a request served, from its fields.
+        timeout: seconds that a request may take.
+        statistics: of the requests, where somebody wants to know.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        log_request: Callable[..., None],
+        timeout: float,
+        statistics: RequestStatistics | None = None,
+    ) -> None:
         self.app = app
         self.log_request = log_request
+        self.timeout = timeout
+        self.statistics = statistics
         # Ids that no other process makes, for far less than a random one each.
         self.ids = map(f"{secrets.token_hex(8)}-{{:x}}".format, itertools.count(1))
 
@@ -43,30 +67,58 @@ class RequestMiddleware:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", id_.encode())]
+                message["headers"] = [
+                    *message["headers"],
+                    *scope.get("rate_limit", ()),
+                    (b"x-request-id", id_.encode()),
+                    *SECURITY_HEADERS,
+                ]
             elif message["type"] == "http.response.body":
                 if method == "HEAD":
                     message["body"] = b""
                 size += len(message.get("body", b""))
             await send(message)
 
+        def give_up() -> Coroutine[Any, Any, None] | None:
+            if status:  # its client does not read what it was sent
+                break_off(scope)
+                return None
+            return problem(Request(scope), TimedOut())(scope, receive, send_and_note)
+
         if method == "HEAD":  # what GET answers, without the body
             scope = {**scope, "method": "GET", "is_head": True}
+        if self.statistics:
+            self.statistics.in_progress += 1
+        deadline = scope["deadline"] = Deadline(self.timeout, give_up)
         try:
             await self.app(scope, receive, send_and_note)
         except ClientDisconnect:
             status = status or CLIENT_CLOSED_REQUEST
+        except asyncio.CancelledError:
+            if not deadline.passed:
+                raise
+            if deadline.answered:
+                await deadline.answered
         except Exception:
-            logger.exception("unhandled_error")
-            if status:
-                raise  # too late for an answer: the server closes the connection
-            await problem(Request(scope), ServiceError())(scope, receive, send_and_note)
+            if not deadline.passed:
+                logger.exception("unhandled_error")
+                if status:
+                    raise  # too late for an answer: the server closes the connection
+                await problem(Request(scope), ServiceError())(scope, receive, send_and_note)
         finally:
+            deadline.lift()
+            del scope["deadline"]  # else the two keep each other in memory, for the collector
+            seconds = perf_counter() - started
+            route = getattr(scope.get("route"), "path_format", None)
+            status = status or CLIENT_CLOSED_REQUEST
+            if self.statistics:
+                self.statistics.in_progress -= 1
+                self.statistics.observe(method, route, status, seconds)
             self.log_request(
                 method=method,
-                route=getattr(scope.get("route"), "path_format", None),
-                status=status or CLIENT_CLOSED_REQUEST,
-                duration_ms=round((perf_counter() - started) * 1000, 3),
+                route=route,
+                status=status,
+                duration_ms=round(seconds * 1000, 3),
                 bytes=size,
                 client=scope["client"][0] if scope.get("client") else None,
                 key=key.name if (key := scope.get("api_key")) else None,

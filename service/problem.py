@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.coalesce import QueueFull
-from service.database import is_data_fault, sqlstate
+from service.database import is_data_fault, is_lost, sqlstate
 from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from service.log import request_id
 
@@ -137,6 +137,10 @@ def database_error(fault: Exception) -> ServiceError:
     state = sqlstate(fault) or ""
     if is_data_fault(fault):
         return InvalidInput([{"pointer": "#", "detail": "The database refused the data"}])
+    if is_lost(fault):
+        return Unavailable(
+            "The connection to the database was lost; whether a write was done is not known"
+        )
     if state in ("57014", "55P03"):
         return Unavailable("The database took too long; try again shortly")
     if state in ("42P01", "42703"):

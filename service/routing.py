@@ -17,11 +17,13 @@ from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy.exc import DBAPIError
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.access import scope_of
+from service.database import is_stale_plan
 from service.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from service.problem import MESSAGES
 from service.strict_json import NotJson, parse_json
@@ -83,7 +85,12 @@ class StrictRoute(APIRoute):
                     request = StrictRequest(request.scope, request.receive)
                 request.max_bytes = getattr(state.settings, self.max_bytes_setting)
                 _refuse_non_json(request, media_types)
-            return await handle(request)
+            try:
+                return await handle(request)
+            except DBAPIError as exc:
+                if not is_stale_plan(exc):
+                    raise
+                return await handle(request)  # nothing was done
 
         return check_and_handle
 

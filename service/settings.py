@@ -1,6 +1,7 @@
 """Configuration, read once at start from the environment, `.env` and secret files."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -60,11 +61,38 @@ def _parse_keys(value: Any) -> Any:
     return parse_keys(value) if isinstance(value, str) else value
 
 
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+
+
+def _check_host(value: str) -> str:
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]|\*", value):
+        raise ValueError("must be names like api.example.com or *.example.com, without a port")
+    return value.lower()
+
+
+def _check_origin(value: str) -> str:
+    url = urlsplit(value)
+    if value != "*" and (
+        url.scheme not in ("http", "https") or value != f"{url.scheme}://{url.netloc}"
+    ):
+        raise ValueError("must be origins like https://app.example.com, without a path")
+    return value
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_complete_redis_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 # NoDecode: not the JSON that pydantic-settings expects of a tuple.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_keys)]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_host)], ...], NoDecode, BeforeValidator(_split)
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_split)
+]
 
 
 def available_cores() -> int:
@@ -109,6 +137,7 @@ class Settings(BaseSettings):
     rate_limit_read: RateLimit = ""
     redis_url: RedisUrl | None = None
 
+    request_timeout: float = Field(10, gt=0)
     queue_limit: int = Field(2000, ge=1)
     max_body_bytes: int = Field(1024 * 1024, ge=1)
     max_bulk_bytes: int = Field(16 * 1024 * 1024, ge=1)
@@ -117,7 +146,10 @@ class Settings(BaseSettings):
     api_keys: ApiKeys = ()
     require_if_match: bool = False
     idempotency_ttl: int = Field(24 * 3600, ge=1)
+    allowed_hosts: Hosts = ()
+    cors_origins: Origins = ()
     docs_enabled: bool = True
+    metrics_enabled: bool = True
 
     @property
     def engine_url(self) -> URL:

@@ -5,7 +5,7 @@ from typing import Any
 
 from uvicorn_worker import UvicornWorker
 
-from service.transport import JoiningProtocol
+from service.transport import ServiceProtocol
 
 # Objects made, and collections of each younger generation, before one looks for cycles. A request
 # makes hardly any cycle, and Python's defaults look hundreds of times a second.
@@ -21,7 +21,7 @@ class Worker(UvicornWorker):
 
     CONFIG_KWARGS = {  # noqa: RUF012 (so the base has it)
         "loop": "uvloop",
-        "http": JoiningProtocol,
+        "http": ServiceProtocol,
         "access_log": False,
         "server_header": False,
     }

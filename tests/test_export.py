@@ -27,9 +27,8 @@ from service.crud import item as crud
 from service.database import transactional
 from service.domain.item import Item, ItemFilter
 from service.main import create_app
-from service.routers import item_export
 from service.settings import Settings
-from service.transport import JoiningProtocol
+from service.transport import ServiceProtocol
 from tests.conftest import serving
 from tests.processes import Server, query, running, script, wait_until
 from tests.test_errors import check_problem
@@ -82,7 +81,7 @@ async def listening(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
     """`app`, started already, on a port of its own, as a worker serves it."""
     config = uvicorn.Config(
         app,
-        http=JoiningProtocol,
+        http=ServiceProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -136,9 +135,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(settings: Settings) -> None:
     """A service that does not wait long for a client to read."""
-    monkeypatch.setattr(item_export, "STALL_TIMEOUT", 0.2)
+    settings.request_timeout = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -647,8 +646,8 @@ async def test_a_client_that_reads_nothing_loses_its_own_connection(
         await until(lambda: not server.server_state.connections)
 
 
-def test_a_client_stalls_sooner_than_its_transaction() -> None:
-    assert item_export.STALL_TIMEOUT * 1000 < database.IDLE_IN_TRANSACTION_TIMEOUT_MS
+def test_a_client_stalls_sooner_than_its_transaction(settings: Settings) -> None:
+    assert settings.request_timeout * 1000 < database.IDLE_IN_TRANSACTION_TIMEOUT_MS
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -19,7 +19,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     configure_logging(settings)
     app = FastAPI()
-    app.add_middleware(RequestMiddleware, log_request=request_logger(settings))
+    app.add_middleware(
+        RequestMiddleware,
+        log_request=request_logger(settings),
+        timeout=settings.request_timeout,
+    )
     app.get("/items/{item_id}")(get_item)
     return app
 

@@ -90,9 +90,12 @@ def sets_in_flight(most: int) -> FastAPI:
     """As many sets of each kind under way at once."""
 
     def bounded(
-        engine: AsyncEngine, function: "Function[Call, Answer]", **options: Any
+        engine: AsyncEngine,
+        settings: Settings,
+        function: "Function[Call, Answer]",
+        **options: Any,
     ) -> Coalescer[Call, Answer]:
-        return coalesce(engine, function, **(options | {"max_sets": most}))
+        return coalesce(engine, settings, function, **(options | {"max_sets": most}))
 
     patch("service.routers.item.coalesce", bounded).start()
     return create_app()
@@ -105,7 +108,7 @@ def each_alone() -> FastAPI:
 
 
 def _uncoalesced(
-    engine: AsyncEngine, function: "Function[Call, Answer]", **options: Any
+    engine: AsyncEngine, settings: Settings, function: "Function[Call, Answer]", **options: Any
 ) -> Callable[[Call], Awaitable[Answer]]:
     async def run(call: Call) -> Answer:
         async with engine.connect() as conn:

@@ -55,7 +55,11 @@ def surrounded() -> FastAPI:
     settings = get_settings()
     configure_logging(settings)
     app = strict_route()
-    app.add_middleware(RequestMiddleware, log_request=request_logger(settings))
+    app.add_middleware(
+        RequestMiddleware,
+        log_request=request_logger(settings),
+        timeout=settings.request_timeout,
+    )
     return app
 
 

@@ -1,5 +1,6 @@
 """Commands that serve."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -9,7 +10,9 @@ import uvicorn
 from alembic import command
 from alembic.config import Config
 
+from service.budget import tell_connection_budget
 from service.cli.database import database
+from service.log import configure_logging
 from service.revision import ALEMBIC_INI, ROOT
 from service.settings import get_settings
 
@@ -36,14 +39,18 @@ def dev(port: int | None) -> None:
             reload_dirs=[str(ROOT / "service")],
             log_config=None,
             access_log=False,
+            server_header=False,
         )
 
 
 @click.command()
 def serve() -> None:
     """Serve for production, with Gunicorn."""
-    if get_settings().database_url is None:
+    settings = get_settings()
+    if settings.database_url is None:
         raise click.ClickException("DATABASE_URL is not set")
+    configure_logging(settings)
+    asyncio.run(tell_connection_budget(settings))
     config = str(ROOT / "docker" / "gunicorn.conf.py")
     # In place of this process, so that signals reach Gunicorn.
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", config])  # nosec B606

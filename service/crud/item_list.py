@@ -95,9 +95,7 @@ def after(query: ItemQuery) -> Position:
 def tells_more(query: ItemQuery) -> bool:
     """Whether the total tells if more follow; else one row more than the page has must."""
     return (
-        query.after is None
-        and query.count != "none"
-        and query.page * query.per_page <= COUNT_CAP
+        query.after is None and query.count != "none" and query.page * query.per_page <= COUNT_CAP
     )
 
 

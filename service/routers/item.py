@@ -31,24 +31,18 @@ class ItemCalls:
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
-        most = settings.queue_limit
-        self.get = coalesce(engine, crud.get_many, max_sets=1, max_waiting=most, repeatable=True)
-        self.create = coalesce(engine, crud.create_many, max_sets=1, max_waiting=most)
+        self.get = coalesce(engine, settings, crud.get_many, max_sets=1, repeatable=True)
+        self.create = coalesce(engine, settings, crud.create_many, max_sets=1)
         self.list_cheap = coalesce(
-            engine,
-            crud.list_pages,
-            shape=crud.shape,
-            max_sets=2,
-            max_waiting=most,
-            repeatable=True,
+            engine, settings, crud.list_pages, shape=crud.shape, max_sets=2, repeatable=True
         )
         # Beside the others, and one by one: nobody who reads by id waits for a search.
         self.list_dear = coalesce(
             transactional(engine),
+            settings,
             crud.search_pages,
             max_set=1,
             max_sets=2,
-            max_waiting=most,
             repeatable=True,
         )
 

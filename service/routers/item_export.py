@@ -21,7 +21,6 @@ from service.routing import StrictRoute
 from service.schemas.item_list import ItemExportQuery
 from service.streaming import Stream
 
-STALL_TIMEOUT = 10.0  # seconds that a client may take to read a batch
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
 COLUMNS = (
     "id",
@@ -87,9 +86,9 @@ async def export_items(request: Request, query: Annotated[ItemExportQuery, Query
     """Send all items that match, as they are at this moment."""
     form = query.format or _accepted_form(",".join(request.headers.getlist("accept")))
     head, write_items = (_csv([COLUMNS]), _write_csv) if form == "csv" else (b"", _write_ndjson)
-    return Stream(
+    answer = Stream(
         request.app.state.exports.write(query.to_filter(), head, write_items),
-        STALL_TIMEOUT,
+        request.app.state.settings.request_timeout,
         MEDIA_TYPES[form],
         {
             "Content-Disposition": f'attachment; filename="items.{form}"',
@@ -97,6 +96,7 @@ async def export_items(request: Request, query: Annotated[ItemExportQuery, Query
             "Vary": "Accept, Authorization",
         },
     )
+    return await answer.begin()
 
 
 def _accepted_form(accept: str) -> str:

@@ -2,16 +2,19 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import ConfigDict
 from sqlalchemy import text
 
 from service import __version__
 from service.errors import Unavailable
+from service.metrics import exposition
 from service.openapi import operation_id, problems
 from service.revision import is_behind
 from service.schemas.base import Schema
 
+metrics_router = APIRouter()
 router = APIRouter(prefix="/health", tags=["system"], generate_unique_id_function=operation_id)
 
 
@@ -65,3 +68,9 @@ async def ready(request: Request) -> Health:
         if await is_behind(conn, request.app.state.revisions):
             raise Unavailable("The database's schema is older than the service: migrate it")
     return Health()
+
+
+@metrics_router.get("/metrics", include_in_schema=False)
+def metrics() -> Response:
+    """The metrics, for Prometheus. In a thread: it reads the files of all workers."""
+    return Response(exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,0 +1,42 @@
+"""Which names the service answers to: a defence against sites that point their own name at it."""
+
+from collections.abc import Sequence
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import BadRequest
+from service.problem import problem
+
+
+class AllowedHosts:
+    """Refuses requests that call the service by another name than `hosts` has.
+
+    Args:
+        hosts: names without port, in lower case; `*.example.com` is every name below that one.
+
+    Health stays open: a probe knows an address and no name.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app = app
+        self.names = frozenset(hosts)
+        self.endings = tuple(host[1:] for host in hosts if host.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_allowed(scope):
+            refusal = problem(Request(scope), BadRequest("The service does not go by this name"))
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        if "*" in self.names or scope["path"].startswith("/health"):
+            return True
+        names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(names) != 1:
+            return False
+        # An IPv6 address stands in brackets.
+        host = names[0].lower()
+        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        return name in self.names or name.endswith(self.endings)
