@@ -15,7 +15,7 @@ class AllowedHosts:
     Args:
         hosts: names without port, in lower case; `*.example.com` is every name below that one.
 
-    Health stays open: a probe knows an address and no name.
+    Health and metrics stay open: those who ask know an address and no name.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ class AllowedHosts:
         await self.app(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        if "*" in self.names or scope["path"].startswith("/health"):
+        if "*" in self.names or scope["path"].startswith(("/health", "/metrics")):
             return True
         names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if len(names) != 1:
