@@ -1,5 +1,6 @@
 """Which names the service answers to: a defence against sites that point their own name at it."""
 
+import re
 from collections.abc import Sequence
 
 from fastapi import Request
@@ -7,6 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import BadRequest
 from service.problem import problem
+
+HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]*)?")  # a name or address, and a port
 
 
 class AllowedHosts:
@@ -36,7 +39,5 @@ class AllowedHosts:
         names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if len(names) != 1:
             return False
-        # An IPv6 address stands in brackets.
-        host = names[0].lower()
-        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-        return name in self.names or name.endswith(self.endings)
+        host = HOST.fullmatch(names[0].lower())
+        return host is not None and (host[1] in self.names or host[1].endswith(self.endings))

@@ -15,13 +15,15 @@ from starlette.types import Receive, Scope, Send
 
 from service.deadline import break_off
 
+PIECE = 64 * 1024  # bytes; small: a client that is slow is not one that stalls
+
 
 class Stream(Response):
     """Sends what `chunks` yields.
 
     Args:
         chunks: the body, in parts; closed when the answer ends, however it ends.
-        patience: seconds that each chunk may take to come, and then its client to read it.
+        patience: seconds that each chunk may take to come, and each piece of it to be read.
     """
 
     def __init__(
@@ -57,25 +59,27 @@ class Stream(Response):
                 start = {"status": self.status_code, "headers": self.raw_headers}
                 await send({"type": "http.response.start", **start})
                 while self.chunk and not scope.get("is_head"):
-                    if not await self._send_in_time(send):
-                        if break_off(scope):
-                            await gone
-                        raise ClientDisconnect
-                    if gone.done():
-                        raise ClientDisconnect
+                    for begin in range(0, len(self.chunk), PIECE):
+                        piece = self.chunk[begin : begin + PIECE]
+                        await self._send(piece, scope, send, gone, more_body=True)
+                        if gone.done():
+                            raise ClientDisconnect
                     async with asyncio.timeout(self.patience):
                         self.chunk = await anext(chunks, b"")
+                await self._send(b"", scope, send, gone, more_body=False)
         finally:
             gone.cancel()
-        await send({"type": "http.response.body", "body": b""})
 
-    async def _send_in_time(self, send: Send) -> bool:
+    async def _send(
+        self, body: bytes, scope: Scope, send: Send, gone: asyncio.Task[None], *, more_body: bool
+    ) -> None:
         try:
             async with asyncio.timeout(self.patience):
-                await send({"type": "http.response.body", "body": self.chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": body, "more_body": more_body})
         except TimeoutError:
-            return False
-        return True
+            if break_off(scope):
+                await gone
+            raise ClientDisconnect from None
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -8,7 +8,12 @@ import asyncio
 from typing import Any, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
@@ -18,11 +23,16 @@ DRAIN = 1.0  # seconds that a new connection has for its request when the worker
 
 
 class ServiceProtocol(HttpToolsProtocol):
-    """Writes through a transport that joins, and bounds heads, which uvicorn does not."""
+    """Writes through a transport that joins, and bounds what uvicorn does not: heads, the time that
+    they take, and clients that do not read."""
 
-    head_size = 0
+    # Bytes that came since the parser last made something of them.
+    unparsed = 0
     head_timer: asyncio.TimerHandle | None = None
+    is_refused = False
     is_draining = False
+    # The one that is being answered; `cycle` is the latest, which may have to wait for it.
+    served: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin a connection; one that stays silent is closed like any that is idle."""
@@ -33,37 +43,62 @@ class ServiceProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
-        self._end_head()
+        self._stop_head_timer()
+        if self.served and not self.served.response_complete:
+            self.served.disconnected = True
+            self.served.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and refuse a head without end; nearly all come in one piece."""
-        super().data_received(data)
-        if self.scope is None or "method" in self.scope or self.transport.is_closing():
+        """Read on; nearly always a whole request."""
+        if self.is_refused:
             return
-        self.head_size += len(data)
-        if self.head_size > MAX_HEAD_BYTES:
+        self.unparsed += len(data)
+        super().data_received(data)
+        cycle = self.cycle
+        is_busy = cycle is not None and not cycle.response_complete and "method" in self.scope
+        if (is_busy and not cycle.more_body) or self.transport.is_closing():
+            return
+        # The headers that came after the head are trailers.
+        if self.unparsed > MAX_HEAD_BYTES or len(self.headers or ()) > MAX_HEADERS:
             self._refuse(*TOO_LARGE)
-        elif self.head_timer is None:
-            self.head_timer = self.loop.call_later(
-                HEAD_TIMEOUT, self._refuse, 408, "timed-out", "Timed out"
-            )
+        elif not is_busy and self.head_timer is None:
+            self.head_timer = self.loop.call_later(HEAD_TIMEOUT, self._end_head)
 
     def on_headers_complete(self) -> None:
         """Begin a request, which may have reason to break its connection off."""
         if self.head_timer:
-            self._end_head()
-        if len(self.headers) > MAX_HEADERS:
+            self._stop_head_timer()
+        if len(self.headers) > MAX_HEADERS or (
+            self.unparsed > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES
+        ):
             self._refuse(*TOO_LARGE)
-            raise ValueError("too many headers")  # which ends the parser's work
+            raise ValueError("too large a head")  # which ends the parser's work
+        if self.parser.should_upgrade() and self._has_body():
+            # The parser takes it that a body is for the protocol upgraded to.
+            self._refuse(400, "bad-request", "Bad request")
+            raise ValueError("an upgrade with a body")
+        self.unparsed = 0
         self.scope["state"]["transport"] = self.transport
         super().on_headers_complete()
-        if self.is_draining:
+        self.headers = []  # trailers are none of them
+        if self.is_draining or self.parser.should_upgrade():
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self.unparsed = 0
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(400, "bad-request", "Bad request")
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; at once, where its client has not even read its answers."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """End the connection; a new one has a moment for the request that it was made for."""
@@ -73,14 +108,45 @@ class ServiceProtocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
-    def _end_head(self) -> None:
-        self.head_size = 0
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.served = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _has_body(self) -> bool:
+        headers = dict(self.headers)
+        return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+    def _stop_head_timer(self) -> None:
         if self.head_timer:
             self.head_timer.cancel()
             self.head_timer = None
 
+    def _end_head(self) -> None:
+        """Give up a head that does not end, and a connection on which none begins."""
+        if self.scope is not None and "method" not in self.scope:
+            self._refuse(408, "timed-out", "Timed out")
+        else:
+            self.transport.close()
+
     def _refuse(self, status: int, kind: str, title: str) -> None:
-        """Answer a request that never became one, and close the connection."""
+        """Answer a request that never became one, and close the connection.
+
+        Where answers to others are still to come, it is closed after them, without a word.
+        """
+        if self.is_refused:
+            return
+        self.is_refused = True
+        cycle = self.cycle
+        if (
+            cycle is not None
+            and not cycle.response_complete
+            and (self.pipeline or cycle.response_started or not cycle.more_body)
+        ):
+            cycle.keep_alive = False
+            return
         type_ = f"urn:items-service:{kind}"
         body = orjson.dumps({"type": type_, "title": title, "status": status})
         head = (
