@@ -1,104 +1,19 @@
 """The real Compose project: built, started, called over HTTP, restarted and taken down."""
 
 import json
-import os
-import secrets
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from service.settings import Settings
-from tests.database import ROOT, clean_environment
+from tests.compose import Project, docker, eventually, is_healthy, new_project
 
 pytestmark = pytest.mark.docker
 
 GRACE = 20  # seconds, as docker-compose.yml gives the api
-
-
-@dataclass
-class Project:
-    """A Compose project of its own, without any `.env`."""
-
-    name: str
-    url: str
-    files: tuple[str, ...]
-
-    def compose(self, *arguments: str, **environment: str) -> str:
-        """Run `docker compose` with no settings but those of `environment`; answer its output."""
-        options = ["--project-name", self.name, "--env-file", os.devnull]
-        files = [f"--file={name}" for name in self.files]
-        address = self.url.removeprefix("http://")
-        return docker("compose", *options, *files, *arguments, **{"PORT": address} | environment)
-
-    def up(self, *options: str, **environment: str) -> None:
-        """Start, or change, what is not as `environment` wants it; return when it is ready."""
-        self.compose("up", "--detach", *options, **environment)
-        assert eventually(self.is_ready), self.compose("logs", "--tail=50", **environment)
-
-    def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health/ready").is_success
-        except httpx.TransportError:
-            return False
-
-    def python(self, code: str) -> str:
-        """Run `code` in the api's container."""
-        return self.compose("exec", "-T", "api", "python", "-c", code).strip()
-
-    def sql(self, statement: str) -> str:
-        """Run `statement` in the database."""
-        psql = ("psql", "--username=items", "--tuples-only", "--no-align", "--command", statement)
-        return self.compose("exec", "-T", "db", *psql).strip()
-
-    def container(self, service: str) -> str:
-        return self.compose("ps", "--all", "--quiet", service).strip()
-
-    def log(self, service: str) -> list[dict[str, Any]]:
-        """What the service's container has logged."""
-        command = ["docker", "logs", self.container(service)]
-        logs = subprocess.run(command, capture_output=True, check=True)
-        return [json.loads(line) for line in (logs.stdout + logs.stderr).splitlines()]
-
-
-@contextmanager
-def new_project(*files: str) -> Iterator[Project]:
-    """A project on a free port. It is taken down afterwards, with its data and its image."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    project = Project(f"items-test-{secrets.token_hex(4)}", url, ("docker-compose.yml", *files))
-    try:
-        yield project
-    finally:
-        Project(project.name, url, ("docker-compose.yml",)).compose("down", "--volumes")
-        docker("image", "rm", f"{project.name}-api")
-
-
-def docker(*arguments: str, **environment: str) -> str:
-    clean = {k: v for k, v in clean_environment().items() if not k.startswith(("COMPOSE", "POST"))}
-    ran = subprocess.run(
-        ["docker", *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 120
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 @pytest.fixture(scope="session")
@@ -137,8 +52,8 @@ def test_health_is_ok(client: httpx.Client, path: str) -> None:
 
 
 def test_docker_finds_the_api_healthy(project: Project) -> None:
-    health = ("inspect", "--format", "{{.State.Health.Status}}", project.container("api"))
-    assert eventually(lambda: docker(*health) == "healthy\n")
+    container = project.container("api")
+    assert eventually(lambda: is_healthy(container))
 
 
 def test_two_workers_serve_and_nobody_is_root(project: Project) -> None:
@@ -243,13 +158,3 @@ def test_the_image_has_labels_and_no_secrets(project: Project) -> None:
         assert f"org.opencontainers.image.{label}" in config["Labels"]
     for secret in ("password", "DATABASE_URL", "REDIS_URL"):
         assert secret.lower() not in (history + str(config)).lower()
-
-
-def test_passwords_may_come_from_files(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "postgres_password").write_text("p@ss/w:%")
-    (tmp_path / "database_url").write_text("postgresql://items:p%40ss%2Fw%3A%25@db/items")
-    with new_project("docker/compose.secrets.yml") as other:
-        docker("image", "tag", f"{project.name}-api", f"{other.name}-api")
-        other.up(SECRETS=str(tmp_path))
-        containers = docker("ps", "--quiet", f"--filter=name={other.name}").split()
-        assert "p@ss" not in docker("inspect", *containers)

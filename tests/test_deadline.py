@@ -248,6 +248,8 @@ async def test_a_client_that_does_not_read_loses_its_connection(
 async def test_a_client_that_reads_slowly_keeps_its_connection(
     app: FastAPI, server: uvicorn.Server
 ) -> None:
+    # The system asks for more in steps of a megabyte or so, and this machine may be busy.
+    app.state.settings.request_timeout = 2
     before = exceeded()
     await store_big(app)
     begun = time.monotonic()
@@ -256,11 +258,11 @@ async def test_a_client_that_reads_slowly_keeps_its_connection(
         assert await status(reader) == 200
         while chunk := await reader.read(2_000_000):
             size += len(chunk)
-            if time.monotonic() - begun < 4 * TIMEOUT:
-                await asyncio.sleep(TIMEOUT / 50)
+            if time.monotonic() - begun < 5:
+                await asyncio.sleep(0.02)
 
     assert size > 3000 * 10_000
-    assert time.monotonic() - begun > 2 * TIMEOUT
+    assert time.monotonic() - begun > 2
     assert exceeded() == before
 
 

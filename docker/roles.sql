@@ -1,0 +1,37 @@
+-- The service's role, which may read and write rows, and nothing else. Whoever runs this is the
+-- other role, which migrates: what that makes later, the service may use, too.
+--
+-- It runs by itself on the new volume of docker/compose.production.yml. On a database that exists
+-- run it by hand, as the role that migrates, once, and again when a password has changed:
+--   docker compose … exec db psql --username items --file /docker-entrypoint-initdb.d/roles.sql
+--   SERVICE_PASSWORD_FILE=service_password psql postgresql://items@host/items --file docker/roles.sql
+
+\set ON_ERROR_STOP on
+\set service_password `cat "${SERVICE_PASSWORD_FILE:-/run/secrets/service_password}"`
+\set migrator_password `cat /run/secrets/migrator_password 2>/dev/null`
+
+BEGIN;
+
+SELECT 'CREATE ROLE items_service LOGIN'
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'items_service') \gexec
+
+-- A role without such a file keeps the password it has.
+SELECT format('ALTER ROLE %I PASSWORD %L', role, password)
+FROM (VALUES ('items_service', :'service_password'), (current_user, :'migrator_password'))
+    AS given (role, password)
+WHERE password <> '' \gexec
+
+-- What PostgreSQL gives to everyone: temporary tables and, up to version 14, tables in `public`.
+REVOKE TEMPORARY ON DATABASE :"DBNAME" FROM PUBLIC;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+
+GRANT CONNECT ON DATABASE :"DBNAME" TO items_service;
+GRANT USAGE ON SCHEMA public TO items_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO items_service;
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO items_service;
+
+ALTER DEFAULT PRIVILEGES IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO items_service;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO items_service;
+
+COMMIT;
