@@ -5,11 +5,12 @@ import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from asyncpg.exceptions import InterfaceError
 from fastapi import Request
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import AdaptedConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidRequestError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -148,7 +149,16 @@ def is_lost(fault: Exception) -> bool:
     """Whether the connection went away under a statement, which leaves open what it has done."""
     if isinstance(fault, DBAPIError) and fault.connection_invalidated:
         return True
-    return (sqlstate(fault) or "").startswith(("08", "57P"))
+    return (
+        isinstance(fault, InterfaceError)
+        or is_refused(fault)
+        or ((sqlstate(fault) or "").startswith(("08", "57P")))
+    )
+
+
+def is_refused(fault: Exception) -> bool:
+    """Whether the pool gave up, as the server ended each new connection at once."""
+    return isinstance(fault, InvalidRequestError) and str(fault) == "This connection is closed"
 
 
 def is_stale_plan(fault: Exception) -> bool:

@@ -11,17 +11,17 @@ from urllib.parse import quote
 
 import orjson
 import structlog
-from asyncpg.exceptions import PostgresError
+from asyncpg.exceptions import InterfaceError, PostgresError
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.coalesce import QueueFull
-from service.database import is_data_fault, is_lost, sqlstate
+from service.database import is_data_fault, is_lost, is_refused, sqlstate
 from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from service.log import request_id
 
@@ -49,7 +49,10 @@ def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every error as a problem."""
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    for fault in (DBAPIError, PoolTimeoutError, PostgresError, OSError):
+    for fault in (
+        *(DBAPIError, PoolTimeoutError, InvalidRequestError),
+        *(PostgresError, InterfaceError, OSError),
+    ):
         app.add_exception_handler(fault, _on_database_fault)
     app.add_exception_handler(QueueFull, _on_queue_full)
 
@@ -119,6 +122,8 @@ def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def _on_database_fault(request: Request, fault: Exception) -> Response:
+    if isinstance(fault, InvalidRequestError) and not is_refused(fault):
+        raise fault  # a defect of ours
     error = database_error(fault)
     logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
     return problem(request, error)

@@ -6,14 +6,17 @@ likes. Here the generator always stands at a `yield` when it is closed.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from typing import TypeVar
 
 from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.deadline import break_off
+
+Result = TypeVar("Result")
 
 PIECE = 64 * 1024  # bytes; small: a client that is slow is not one that stalls
 
@@ -48,8 +51,7 @@ class Stream(Response):
         """Send the answer.
 
         Raises:
-            ClientDisconnect: the client left, or read nothing for too long.
-            TimeoutError: a chunk did not come.
+            ClientDisconnect: the client left, or read nothing for too long; or no chunk came.
         """
         if deadline := scope.get("deadline"):
             deadline.lift()
@@ -61,21 +63,22 @@ class Stream(Response):
                 while self.chunk and not scope.get("is_head"):
                     for begin in range(0, len(self.chunk), PIECE):
                         piece = self.chunk[begin : begin + PIECE]
-                        await self._send(piece, scope, send, gone, more_body=True)
+                        message = {"type": "http.response.body", "body": piece, "more_body": True}
+                        await self._in_time(send(message), scope, gone)
                         if gone.done():
                             raise ClientDisconnect
-                    async with asyncio.timeout(self.patience):
-                        self.chunk = await anext(chunks, b"")
-                await self._send(b"", scope, send, gone, more_body=False)
+                    self.chunk = await self._in_time(anext(chunks, b""), scope, gone)
+                await self._in_time(send({"type": "http.response.body", "body": b""}), scope, gone)
         finally:
             gone.cancel()
 
-    async def _send(
-        self, body: bytes, scope: Scope, send: Send, gone: asyncio.Task[None], *, more_body: bool
-    ) -> None:
+    async def _in_time(
+        self, step: Awaitable[Result], scope: Scope, gone: asyncio.Task[None]
+    ) -> Result:
+        """Wait for `step`; break off an answer that stands still."""
         try:
             async with asyncio.timeout(self.patience):
-                await send({"type": "http.response.body", "body": body, "more_body": more_body})
+                return await step
         except TimeoutError:
             if break_off(scope):
                 await gone

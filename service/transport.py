@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
+MAX_PIPELINED = 100
 HEAD_TIMEOUT = 10.0  # seconds for a request's head, once it has begun
 TOO_LARGE = 431, "header-too-large", "Request header fields too large"
 DRAIN = 1.0  # seconds that a new connection has for its request when the worker ends
@@ -74,6 +75,9 @@ class ServiceProtocol(HttpToolsProtocol):
         ):
             self._refuse(*TOO_LARGE)
             raise ValueError("too large a head")  # which ends the parser's work
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._refuse(503, "unavailable", "Unavailable")
+            raise ValueError("too many requests before the first is answered")
         if self.parser.should_upgrade() and self._has_body():
             # The parser takes it that a body is for the protocol upgraded to.
             self._refuse(400, "bad-request", "Bad request")
