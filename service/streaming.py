@@ -76,6 +76,8 @@ class Stream(Response):
         self, step: Awaitable[Result], scope: Scope, gone: asyncio.Task[None]
     ) -> Result:
         """Wait for `step`; break off an answer that stands still."""
+        # Before the step is cancelled: that may take its time.
+        timer = asyncio.get_running_loop().call_later(self.patience, break_off, scope)
         try:
             async with asyncio.timeout(self.patience):
                 return await step
@@ -83,6 +85,8 @@ class Stream(Response):
             if break_off(scope):
                 await gone
             raise ClientDisconnect from None
+        finally:
+            timer.cancel()
 
 
 async def _until_gone(receive: Receive) -> None:
