@@ -3,6 +3,8 @@
 import asyncio
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -40,6 +42,9 @@ async def run_online() -> None:
         while not await guard.scalar(try_lock):  # noqa: ASYNC110 (it waits for another process)
             await asyncio.sleep(LOCK_POLL)
         await conn.run_sync(migrate)
+        # What another connection sees is committed: a migration that is rolled back fails silently.
+        if await conn.run_sync(find_heads) != await guard.run_sync(find_heads):
+            raise CommandError("The migrations were not committed")
     await engine.dispose()
 
 
@@ -57,6 +62,11 @@ def migrate(conn: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def find_heads(conn: Connection) -> set[str]:
+    """The revisions that the schema has, as `conn` sees it."""
+    return set(MigrationContext.configure(conn).get_current_heads())
 
 
 if context.is_offline_mode():

@@ -41,6 +41,8 @@ from tests.faults.corpus import (
 from tests.processes import Server, query, running, script, wait_until
 from tests.test_errors import INSIDES
 
+pytestmark = pytest.mark.soak  # it takes minutes
+
 PATIENCE = 5.0  # seconds for an answer; a service that is well takes milliseconds
 MEGABYTE = 1024 * 1024
 MEMORY = 1024 * MEGABYTE  # what docker/compose.production.yml lets the whole service have

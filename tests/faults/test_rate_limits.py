@@ -16,6 +16,8 @@ import pytest
 from tests.faults.redis import Redis, new_redis
 from tests.processes import Server, running, wait_until
 
+pytestmark = pytest.mark.soak  # a busy machine is a slow Redis
+
 WORKERS = 4
 CLIENTS = 16
 ATTEMPTS = 3

@@ -17,6 +17,8 @@ from tests.faults.postgres import Postgres, new_postgres
 from tests.faults.probes import SERVICE, fill, serving, workers
 from tests.processes import Server, query
 
+pytestmark = pytest.mark.soak  # it takes minutes
+
 CLIENTS = 20
 PAUSE = 0.02  # seconds between the requests of a client: it is the time that is to be long
 POOL_SIZE = 20

@@ -1,0 +1,161 @@
+"""More load than the service can carry: it serves as many as ever, and refuses the rest."""
+
+import asyncio
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import quantiles
+
+import psutil
+import pytest
+
+from tests.faults.client import Client
+from tests.faults.probes import fill, serving, workers
+from tests.processes import Server
+
+pytestmark = pytest.mark.soak  # it needs the machine for itself
+
+FEW = 64  # connections that make the service serve as much as it can
+WARM_UP = 0.5  # seconds
+ROUNDS = 4
+MEMORY = 250e6  # bytes that a worker may need beyond what few connections do
+AT_ONCE = 200  # connections that are opened at once
+LAMP = {"name": "Lamp", "price": 29.99}
+REQUESTS = {
+    "read": ("GET", "/items/1", None),
+    "create": ("POST", "/items", LAMP),
+    "replace": ("PUT", "/items/1", LAMP),
+    "search": ("GET", "/items?q=lamp&sort=-price", None),
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """What the clients of a run have seen."""
+
+    seconds: float
+    served: list[float] = field(default_factory=list)  # seconds that each took
+    refused: list[float] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)  # statuses, or 503 without Retry-After
+    own_cores: float = 0.0  # that the clients used, on the same machine
+    cores: float = 0.0  # that the workers used
+    memory: int = 0  # bytes, of the largest worker
+
+    @property
+    def goodput(self) -> float:
+        return len(self.served) / self.seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.goodput:.0f} served a second (p99 {_p99(self.served):.3f} s),"
+            f" {len(self.refused) / self.seconds:.0f} refused (p99 {_p99(self.refused):.3f} s);"
+            f" the workers used {self.cores:.2f} cores, the clients {self.own_cores:.2f};"
+            f" the largest worker has {self.memory / 1e6:.0f} MB"
+        )
+
+
+@pytest.fixture(autouse=True)
+def _many_files() -> Iterator[None]:
+    """Let this process, and the service that it starts, open as many files as they may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("connections", "kinds", "seconds"),
+    [
+        (1000, ("read",), 1),
+        pytest.param(1000, tuple(REQUESTS), 10, marks=pytest.mark.soak),
+        pytest.param(10_000, tuple(REQUESTS), 20, marks=pytest.mark.soak),
+    ],
+)
+def test_goodput_stays_near_its_peak(
+    database_url: str, connections: int, kinds: tuple[str, ...], seconds: float
+) -> None:
+    for kind in kinds:
+        fill(database_url)
+        with serving(database_url) as server:
+            _compare(server, kind, connections, seconds, obedient=False)
+
+
+@pytest.mark.parametrize("obedient", [True, False], ids=["that wait", "that do not wait"])
+@pytest.mark.parametrize("seconds", [1, pytest.param(20, marks=pytest.mark.soak)])
+def test_clients_that_are_refused_do_not_cost_those_that_are_served(
+    database_url: str, obedient: bool, seconds: float
+) -> None:
+    fill(database_url)
+    with serving(database_url, QUEUE_LIMIT="50") as server:
+        run = _compare(server, "read", 1000, seconds, obedient=obedient)
+    assert run.refused
+    if obedient:  # the service may make others wait
+        assert _p99(run.refused) < 1
+
+
+def _compare(server: Server, kind: str, connections: int, seconds: float, *, obedient: bool) -> Run:
+    """Load it with few connections and with many, in turns, and compare the best of each: whatever
+    else the machine does can only make a run worse."""
+    few, many = [], []
+    for _ in range(ROUNDS):
+        few.append(asyncio.run(_load(server, kind, FEW, seconds, obedient)))
+        many.append(asyncio.run(_load(server, kind, connections, seconds, obedient)))
+        print(f"{kind}, {FEW} connections: {few[-1]}\n{kind}, {connections}: {many[-1]}")
+    best = max(many, key=lambda run: run.goodput)
+    peak = max(run.goodput for run in few)
+    print(f"{kind}, {connections} connections: {best.goodput / peak:.2f} of the peak")
+    assert [status for run in few + many for status in run.others] == []
+    assert max(run.memory for run in many) < few[0].memory + MEMORY
+    assert best.goodput >= 0.8 * peak
+    return best
+
+
+async def _load(server: Server, kind: str, connections: int, seconds: float, obedient: bool) -> Run:
+    run = Run(seconds)
+    clients = [Client(server.url) for _ in range(connections)]
+    for begin in range(0, connections, AT_ONCE):
+        await asyncio.gather(*(client.connect() for client in clients[begin : begin + AT_ONCE]))
+    tasks = [asyncio.create_task(_send_on(client, kind, run, obedient)) for client in clients]
+    await asyncio.sleep(WARM_UP)
+    processes = [psutil.Process(pid) for pid in workers(server)]
+    begun, used, own = time.monotonic(), _cpu_seconds(processes), time.process_time()
+    for times in (run.served, run.refused):
+        times.clear()
+    await asyncio.sleep(seconds)
+    run.seconds = time.monotonic() - begun  # a busy loop wakes up late
+    run.cores = (_cpu_seconds(processes) - used) / run.seconds
+    run.own_cores = (time.process_time() - own) / run.seconds
+    run.memory = max(process.memory_info().rss for process in processes)
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for client in clients:
+        client.close()
+    faults = [each for each in results if not isinstance(each, asyncio.CancelledError)]
+    assert faults == []
+    return run
+
+
+async def _send_on(client: Client, kind: str, run: Run, obedient: bool) -> None:
+    while True:
+        begun = time.perf_counter()
+        answer = await client.request(*REQUESTS[kind])
+        seconds = time.perf_counter() - begun
+        if answer.status in (200, 201):
+            run.served.append(seconds)
+        elif answer.status == 503 and "retry-after" in answer.headers:
+            run.refused.append(seconds)
+            if obedient:
+                await asyncio.sleep(int(answer.headers["retry-after"]))
+        else:
+            run.others.append(answer.status)
+
+
+def _cpu_seconds(processes: list[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return sum(each.user + each.system for each in times)
+
+
+def _p99(seconds: list[float]) -> float:
+    return quantiles(seconds, n=100)[98] if len(seconds) > 1 else 0.0
