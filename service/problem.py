@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import orjson
 import structlog
-from asyncpg.exceptions import InterfaceError, PostgresError
+from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresError
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
@@ -51,7 +51,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     for fault in (
         *(DBAPIError, PoolTimeoutError, InvalidRequestError),
-        *(PostgresError, InterfaceError, OSError),
+        *(PostgresError, InterfaceError, InternalClientError, OSError),
     ):
         app.add_exception_handler(fault, _on_database_fault)
     app.add_exception_handler(QueueFull, _on_queue_full)
