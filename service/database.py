@@ -2,10 +2,14 @@
 
 import asyncio
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from asyncpg.exceptions import InterfaceError
+from asyncpg.exceptions import (
+    AdminShutdownError,
+    InterfaceError,
+    InternalClientError,
+)
 from fastapi import Request
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
@@ -161,11 +165,28 @@ def is_refused(fault: Exception) -> bool:
     return isinstance(fault, InvalidRequestError) and str(fault) == "This connection is closed"
 
 
-def is_stale_plan(fault: Exception) -> bool:
-    """Whether a migration has changed a type under a prepared statement, which did nothing then.
+def is_undone(fault: Exception) -> bool:
+    """Whether what met `fault` has certainly done nothing, so that it may be done again.
 
-    It happens once to a process: all its statements are prepared anew.
+    Either no connection was to be had that lasts; or a migration has changed a type under a
+    prepared statement, which happens once to a process; or the server was told to end the
+    connection, and says so. It does that between statements, or in the midst of one, whose
+    transaction it rolls back, and never between a commit and the answer to it.
     """
-    return isinstance(fault, DBAPIError) and isinstance(
-        fault.orig, AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError
+    if not isinstance(fault, DBAPIError):
+        return is_refused(fault)
+    return any(map(_undoes, _causes(fault.orig)))
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    while fault:
+        yield fault
+        fault = fault.__cause__
+
+
+def _undoes(cause: BaseException) -> bool:
+    return (
+        isinstance(cause, AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError | AdminShutdownError)
+        # It was told so before the statement, which was not sent any more.
+        or (isinstance(cause, InternalClientError) and "cannot switch to state" in str(cause))
     )

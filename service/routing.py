@@ -9,6 +9,7 @@ documented, as FastAPI has it.
 
 import inspect
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
@@ -17,13 +18,13 @@ from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.access import scope_of
-from service.database import is_stale_plan
+from service.database import is_undone
 from service.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from service.problem import MESSAGES
 from service.strict_json import NotJson, parse_json
@@ -41,6 +42,14 @@ class IdConvertor(StringConvertor):
 
 
 register_url_convertor("id", IdConvertor())
+
+
+class RepeatingRoute(APIRoute):
+    """A route that does again what the database has certainly not done."""
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's handler, run again if need be: the hook that it documents for this."""
+        return _again_if_undone(super().get_route_handler())
 
 
 class StrictRoute(APIRoute):
@@ -63,7 +72,7 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """FastAPI's handler, behind the checks: the hook that it documents for this."""
-        return self._checked(super().get_route_handler())
+        return self._checked(_end_dependencies(super().get_route_handler()))
 
     def _checked(self, handle: Handler) -> Handler:
         queries = [parameter.field_info.annotation for parameter in self.dependant.query_params]
@@ -73,6 +82,7 @@ class StrictRoute(APIRoute):
         takes_json = self.body_field is not None
         scope = scope_of(self.openapi_extra)
         media_types = PATCH_TYPES if "PATCH" in (self.methods or ()) else None
+        handle_again = _again_if_undone(handle)
 
         async def check_and_handle(request: Request) -> Response:
             state = request.app.state
@@ -85,12 +95,7 @@ class StrictRoute(APIRoute):
                     request = StrictRequest(request.scope, request.receive)
                 request.max_bytes = getattr(state.settings, self.max_bytes_setting)
                 _refuse_non_json(request, media_types)
-            try:
-                return await handle(request)
-            except DBAPIError as exc:
-                if not is_stale_plan(exc):
-                    raise
-                return await handle(request)  # nothing was done
+            return await handle_again(request)
 
         return check_and_handle
 
@@ -147,6 +152,31 @@ class StrictRequest(Request):
         if not isinstance(content, dict):
             raise InvalidInput([{"pointer": "#", "detail": MESSAGES["model_type"]}])
         return content
+
+
+def _again_if_undone(handle: Handler) -> Handler:
+    """`handle`, run once more where nothing was done: a connection that waited had ended, say."""
+
+    async def handle_again(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except (DBAPIError, InvalidRequestError) as exc:
+            if not is_undone(exc):
+                raise
+        return await handle(request)
+
+    return handle_again
+
+
+def _end_dependencies(handle: Handler) -> Handler:
+    """FastAPI's handler, which ends what it depends on when it ends, and so may be run again."""
+
+    async def handle_and_end(request: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            request.scope["fastapi_function_astack"] = stack  # in place of the route's
+            return await handle(request)
+
+    return handle_and_end
 
 
 @dataclass(slots=True)

@@ -12,10 +12,16 @@ from service.errors import Unavailable
 from service.metrics import exposition
 from service.openapi import operation_id, problems
 from service.revision import is_behind
+from service.routing import RepeatingRoute
 from service.schemas.base import Schema
 
 metrics_router = APIRouter()
-router = APIRouter(prefix="/health", tags=["system"], generate_unique_id_function=operation_id)
+router = APIRouter(
+    prefix="/health",
+    tags=["system"],
+    route_class=RepeatingRoute,
+    generate_unique_id_function=operation_id,
+)
 
 
 class Health(Schema):

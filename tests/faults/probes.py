@@ -20,7 +20,7 @@ from tests.conftest import TABLES
 from tests.processes import Server, running, script
 
 SERVICE = "application_name = 'items-service'"
-KILL = f"SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE {SERVICE}"
+KILL = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {SERVICE}"
 
 
 @contextmanager
