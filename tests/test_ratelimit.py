@@ -178,6 +178,14 @@ async def test_several_limits_all_hold(
     assert longest_wait / 60 < int(answer.headers["retry-after"]) <= longest_wait
 
 
+async def test_of_several_limits_passed_the_longest_wait_is_told(settings: Settings) -> None:
+    async with serving(settings, rate_limit_read="1/minute;1/hour") as ask:
+        assert (await ask()).status_code == 200
+        answer = await ask()
+
+    assert answer.headers["retry-after"] == "3600"
+
+
 async def test_without_a_limit_nothing_is_counted(settings: Settings) -> None:
     async with serving(settings) as ask:
         answers = [await ask("DELETE", "/items/0") for _ in range(50)]

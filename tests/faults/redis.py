@@ -22,7 +22,8 @@ class Redis:
     """A Redis server without persistence: what it has counted is gone when it stops.
 
     Attributes:
-        url: its address; that of the proxy.
+        url: its address.
+        proxy_url: the address of the proxy.
         delay: seconds that the proxy holds back what is sent, there and back each.
         handshake: seconds that a new connection takes to be of use.
         is_silent: whether the proxy takes connections and requests, and passes nothing on.
@@ -30,12 +31,13 @@ class Redis:
 
     def __init__(self) -> None:
         self.url = f"redis://127.0.0.1:{free_port()}"
+        self.proxy_url = f"redis://127.0.0.1:{free_port()}"
         self.delay = self.handshake = 0.0
         self.is_silent = False
         self._port = int(self.url.rpartition(":")[2])
-        self._server_port = free_port()
-        self.client = Client(host="127.0.0.1", port=self._server_port)  # without the proxy
-        self._command = _server_command(self._server_port)
+        self._proxy_port = int(self.proxy_url.rpartition(":")[2])
+        self.client = Client(host="127.0.0.1", port=self._port)
+        self._command = _server_command(self._port)
         self._process: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever)
@@ -81,7 +83,7 @@ class Redis:
             return False
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._take, "127.0.0.1", self._port)
+        self._listener = await asyncio.start_server(self._take, "127.0.0.1", self._proxy_port)
 
     async def _break_off(self) -> None:
         if self._listener:
@@ -96,9 +98,7 @@ class Redis:
         self._writers.add(writer)
         try:
             await asyncio.sleep(self.handshake)
-            other_reader, other_writer = await asyncio.open_connection(
-                "127.0.0.1", self._server_port
-            )
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._port)
             both.add(other_writer)
             self._writers.add(other_writer)
             await asyncio.gather(

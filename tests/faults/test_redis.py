@@ -1,24 +1,21 @@
 """Redis gone, slow, silent and back: nobody waits for it, nobody is refused, and it is told."""
 
-import http.client
+import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from threading import Event, Thread
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.faults.client import Client
 from tests.faults.redis import Redis, new_redis
 from tests.processes import Server, running, wait_until
 
-pytestmark = pytest.mark.soak  # a busy machine is a slow Redis
-
-LIMIT = 5  # writes an hour; reads are without limit
+LIMIT = 200  # writes an hour; reads are without limit
 WRITERS = 4
 PAUSE = 0.02  # seconds between the requests of one client
 # A busy machine makes requests slow, and none fast: that all were in time once is enough.
@@ -29,6 +26,7 @@ KINDS = {
     "write": ("DELETE", "/items/0"),
     "read": ("GET", "/items/0"),
     "live": ("GET", "/health/live"),
+    "ready": ("GET", "/health/ready"),
 }
 
 
@@ -56,44 +54,51 @@ def serving(database_url: str, redis: Redis) -> Iterator[Server]:
         "DATABASE_URL": database_url,
         "WEB_CONCURRENCY": "2",
         "RATE_LIMIT_WRITE": f"{LIMIT}/hour",
-        "REDIS_URL": redis.url,
+        "REDIS_URL": redis.proxy_url,
     }
     with running("serve", env=environment) as server:
         wait_until(lambda: len(server.events("started")) == 2)
         yield server
 
 
-def ask(server: Server, kind: str) -> Outcome:
+async def ask(server: Server, kind: str) -> Outcome:
     """Send one request, on a connection of its own, so that any worker may take it."""
-    with closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)) as connection:
+    async with Client(server.url) as client:
         begun = time.monotonic()
-        connection.request(*KINDS[kind])
-        answer = connection.getresponse()
-        answer.read()
+        answer = await client.request(*KINDS[kind])
         seconds = time.monotonic() - begun
     return Outcome(kind, answer.status, "ratelimit" in answer.headers, begun, seconds)
+
+
+def ask_all(server: Server, kind: str, number: int) -> list[int]:
+    """Send so many requests at once. Answers with their statuses."""
+
+    async def ask_each() -> list[Outcome]:
+        return await asyncio.gather(*(ask(server, kind) for _ in range(number)))
+
+    return [outcome.status for outcome in asyncio.run(ask_each())]
 
 
 def load(server: Server, seconds: float, act: Callable[[], None] | None = None) -> list[Outcome]:
     """Send requests of all kinds for some seconds, after `act`, which happens under load too."""
     outcomes: list[Outcome] = []
-    over = Event()
 
-    def send(kind: str) -> None:
-        while not over.wait(PAUSE):
-            outcomes.append(ask(server, kind))
+    async def send_on(kind: str, over: asyncio.Event) -> None:
+        while not over.is_set():
+            outcomes.append(await ask(server, kind))
+            await asyncio.sleep(PAUSE)
 
-    threads = [Thread(target=send, args=[kind]) for kind in ["write"] * WRITERS + ["read", "live"]]
-    for thread in threads:
-        thread.start()
-    try:
-        if act:
-            act()
-        time.sleep(seconds)
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+    async def send_all() -> None:
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for kind in ["write"] * WRITERS + ["read", "live"]:
+                group.create_task(send_on(kind, over))
+            if act:
+                await asyncio.to_thread(act)
+            await asyncio.sleep(seconds)
+            over.set()
+
+    asyncio.run(send_all())
     return outcomes
 
 
@@ -101,23 +106,27 @@ def seconds_of(outcomes: list[Outcome], kind: str) -> list[float]:
     return sorted(outcome.seconds for outcome in outcomes if outcome.kind == kind)
 
 
-def none_waited(before: list[Outcome], during: list[Outcome]) -> bool:
-    """Whether Redis has held up no request for longer than it may; prints how long they took."""
-    for kind in KINDS:
+def none_waited(before: list[Outcome], during: list[Outcome], cold: float = 0.0) -> bool:
+    """Whether Redis has held up no request for longer than it may; prints how long they took.
+
+    Args:
+        cold: seconds that the first requests of a worker may take longer than others.
+    """
+    for kind in ("write", "read", "live"):
         usual, taken = seconds_of(before, kind), seconds_of(during, kind)
         print(
             f"{kind}: {len(taken)} requests, median {median(taken) * 1000:.1f} ms"
-            f" (before {median(usual) * 1000:.1f}), p99 {p99(taken) * 1000:.1f} ms,"
+            f" (before {median(usual) * 1000:.1f}), p95 {p95(taken) * 1000:.1f} ms,"
             f" longest {taken[-1] * 1000:.1f} ms (before {usual[-1] * 1000:.1f})"
         )
     # An event loop that waited for Redis would hold up these, too.
     others = (seconds_of(during, "read"), seconds_of(during, "live"))
     limited = seconds_of(during, "write")[-1] - seconds_of(before, "write")[-1]
-    return limited <= 0.1 and all(p99(taken) < 0.05 for taken in others)
+    return limited <= 0.1 + cold and all(p95(taken) < 0.05 for taken in others)
 
 
-def p99(values: list[float]) -> float:
-    return values[len(values) * 99 // 100]
+def p95(values: list[float]) -> float:
+    return values[len(values) * 95 // 100]
 
 
 def uncounted(server: Server) -> float:
@@ -137,8 +146,11 @@ def writes(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def exhaust_limit(server: Server) -> None:
-    statuses = [ask(server, "write").status for _ in range(2 * LIMIT)]
-    assert statuses == [404] * LIMIT + [429] * LIMIT
+    """Send as many writes as may pass, many at once: the workers then have all the connections to
+    the database that they will need, which take time to make and to warm up.
+    """
+    statuses = [status for _ in range(6) for status in ask_all(server, "write", LIMIT // 5)]
+    assert sorted(statuses) == [404] * LIMIT + [429] * (LIMIT // 5)
 
 
 def fail(redis: Redis, fault: str) -> None:
@@ -224,9 +236,8 @@ def test_a_slow_redis_holds_up_nobody(
         with serving(database_url, redis) as server:
             if start == "running":
                 exhaust_limit(server)
-            for _ in range(20):
-                ask(server, "read")  # so that it has connections to the database
-            # And, where it has only started, none to Redis, and a script to load.
+            else:  # without connections to Redis
+                ask_all(server, "ready", 2 * WRITERS)
             redis.delay, redis.handshake = delay, handshake
             during = load(server, seconds)
             metric = uncounted(server)
@@ -238,6 +249,6 @@ def test_a_slow_redis_holds_up_nobody(
         print(f"counted: {len(writes(during)) - len(open_)} of {len(writes(during))}")
         assert {outcome.status for outcome in open_} <= {404}
         assert metric == len(open_)
-        return none_waited(after, during)
+        return none_waited(after, during, 0.0 if start == "running" else 0.05)
 
     assert any(nobody_waits() for _ in range(ATTEMPTS))

@@ -1,0 +1,195 @@
+"""Counters of fixed windows of time: a window begins with its first hit, and ends by itself.
+
+They stand in for the asynchronous storages of `limits`, the library under slowapi: its own in
+memory looks at the counters of all clients with each hit, and its own in Redis takes two round
+trips for each limit and rounds what is left of a window.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from service.coalesce import Coalescer, QueueFull
+
+logger = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
+
+# A request waits for Redis so many times so many seconds. Not all of it at once: an event loop that
+# stood still meanwhile would take Redis for slow, before it has read the answer.
+LOOKS, LOOK = 13, 0.005
+PAUSE = 1.0  # seconds between looks whether Redis is back
+WARNING_INTERVAL = 10.0  # seconds between lines that say so
+SETS = 4  # under way at once, and so connections of a worker
+SWEEP = 1000  # counters that are kept without a look whether their windows are over
+
+HIT = """
+local hits = {}
+for i, key in ipairs(KEYS) do
+    local count = redis.call('INCR', key)
+    if count == 1 then redis.call('PEXPIRE', key, ARGV[i]) end
+    hits[i] = {count, redis.call('PTTL', key)}
+end
+return hits
+"""
+
+
+class CountersAway(Exception):
+    """The counters cannot be asked at the moment."""
+
+
+@dataclass(slots=True, frozen=True)
+class Window:
+    """What is counted together, for so many seconds."""
+
+    key: str
+    seconds: int
+
+
+@dataclass(slots=True, frozen=True)
+class Hit:
+    """Which one it was in its window, and in how many seconds that ends."""
+
+    count: int
+    seconds_left: float
+
+
+class Counters(Protocol):
+    """Where hits are counted."""
+
+    async def hit(self, windows: Sequence[Window]) -> Sequence[Hit]:
+        """Count one more in each of the windows.
+
+        Raises:
+            CountersAway: nothing may have been counted.
+        """
+
+
+class MemoryCounters:
+    """In this process, for itself."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, float]] = {}  # and when the window ends
+        self._sweep_at = SWEEP
+
+    async def hit(self, windows: Sequence[Window]) -> Sequence[Hit]:
+        """Count one more in each of the windows."""
+        now = monotonic()
+        hits = []
+        for window in windows:
+            count, end = self._counts.get(window.key, (0, 0.0))
+            if end <= now:
+                count, end = 0, now + window.seconds
+            self._counts[window.key] = count + 1, end
+            hits.append(Hit(count + 1, end - now))
+        if len(self._counts) > self._sweep_at:
+            self._counts = {key: each for key, each in self._counts.items() if each[1] > now}
+            self._sweep_at = max(SWEEP, 2 * len(self._counts))
+        return hits
+
+
+class RedisCounters:
+    """In Redis, for all processes: the hits of concurrent requests go there together.
+
+    Nobody waits for a Redis that is known to be away.
+
+    Args:
+        url: its address.
+        most_waiting: hits that may wait to be sent.
+    """
+
+    def __init__(self, url: str, most_waiting: int) -> None:
+        # Where it is used and no sooner: it takes 17 MB of each worker's memory.
+        from redis import RedisError
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        # Not to wait for an answer any more is the caller's decision: it may come all the same.
+        patience: Any = {"socket_timeout": PAUSE, "socket_connect_timeout": PAUSE}
+        self._redis = Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            # Without greetings: each is a round trip of a new connection.
+            protocol=2,
+            driver_info=None,
+            **patience,
+        )
+        self._faults = (RedisError, OSError, QueueFull)  # a TimeoutError is an OSError
+        self._hit = Coalescer(
+            self._hit_all,
+            max_sets=SETS,
+            max_waiting=most_waiting,
+            is_data_fault=lambda fault: False,
+            is_lost=lambda fault: False,
+        )
+        self._look: asyncio.Task[None] | None = None  # whether it is back; None while it is there
+        self._warned = -math.inf
+
+    async def hit(self, windows: Sequence[Window]) -> Sequence[Hit]:
+        """Count one more in each of the windows.
+
+        Raises:
+            CountersAway: Redis does not answer, or not in time; it may have counted.
+        """
+        if self._look:
+            raise CountersAway
+        try:
+            return await _in_time(self._hit(windows))
+        except self._faults as exc:
+            self._stay_away(exc)
+            raise CountersAway from exc
+
+    async def _hit_all(self, calls: Sequence[Sequence[Window]]) -> Sequence[Sequence[Hit]]:
+        windows = [window for call in calls for window in call]
+        keys = [window.key for window in windows]
+        # With its text each time: to have Redis know it would be another thing that it may forget.
+        answers = await self._redis.eval(
+            HIT, len(keys), *keys, *(str(window.seconds * 1000) for window in windows)
+        )
+        hits = iter([Hit(count, left / 1000) for count, left in answers])
+        return [[next(hits) for _ in call] for call in calls]
+
+    def _stay_away(self, fault: Exception) -> None:
+        """Ask Redis no more until it is back, and say so, though not each time."""
+        if self._look:
+            return
+        self._look = asyncio.create_task(self._look_for_return())
+        if monotonic() - self._warned > WARNING_INTERVAL:
+            self._warned = monotonic()
+            logger.warning("rate_limits_off", error=type(fault).__name__)
+
+    async def _look_for_return(self) -> None:
+        try:
+            while not await self._is_back():  # noqa: ASYNC110 (Redis tells nobody)
+                await asyncio.sleep(PAUSE)
+        finally:
+            self._look = None
+
+    async def _is_back(self) -> bool:
+        try:
+            await _in_time(self._redis.ping())
+        except self._faults:
+            return False
+        return True
+
+
+async def _in_time(asking: Awaitable[Answer]) -> Answer:
+    """What Redis answers.
+
+    Raises:
+        TimeoutError: it does not, within about 80 ms.
+    """
+    answering = asyncio.ensure_future(asking)
+    try:
+        for _ in range(LOOKS):
+            if (await asyncio.wait([answering], timeout=LOOK))[0]:
+                return answering.result()
+    finally:
+        answering.cancel()
+    raise TimeoutError
