@@ -93,6 +93,7 @@ BAD_BODIES = [
     b'{"name":' * DEEP + b"1" + b"}" * DEEP,
     b'{"name": "Lamp", "description": ' + b"[" * DEEP + b"]" * DEEP + b"}",
     b'{"name": "Lamp", "colour": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    b'{"name": "Lamp", "colour": [' + b"0," * 200_000 + b"0]}",
 ]
 BAD_IDS = [str(INT64_MAX + 1), str(-INT64_MAX - 2), "1" * 30, "1" * 5000]
 BAD_IDS += ["abc", "1.5", "0x1", "NaN", "null", "%00", "1%00", "%ff", "%ED%A0%80", "' OR 1=1 --"]
