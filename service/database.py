@@ -3,6 +3,7 @@
 import asyncio
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from asyncpg.exceptions import (
@@ -23,7 +24,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from service.coalesce import Coalescer
+from service.coalesce import Coalescer, QueueFull
 from service.metrics import SET_SIZE, watch_queue
 from service.settings import Settings
 
@@ -31,6 +32,7 @@ Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 CONNECT_TIMEOUT = 5.0  # seconds
+WAITING_SESSIONS = 5  # for each connection; a transaction takes some milliseconds
 LOCK_TIMEOUT_MS = 3000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 
@@ -96,6 +98,42 @@ def transactional(engine: AsyncEngine) -> AsyncEngine:
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Makes sessions in transactions; what they loaded stays readable after the commit."""
     return async_sessionmaker(transactional(engine), expire_on_commit=False)
+
+
+class Sessions:
+    """Sessions in transactions, a bounded number at once: those that have a connection, and so many
+    that wait for one as get theirs in time.
+    """
+
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        self._new = create_sessions(engine)
+        self._open = 0
+        connections = settings.pool_size + settings.max_overflow
+        self._most = connections + min(settings.queue_limit, WAITING_SESSIONS * connections)
+
+    def check_room(self) -> None:
+        """Look whether one more may begin.
+
+        Raises:
+            QueueFull: as many as may are open, or wait.
+        """
+        if self._open >= self._most:
+            raise QueueFull
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:
+        """A session in a transaction, which is committed when the block ends well.
+
+        Raises:
+            QueueFull: as many as may are open, or wait.
+        """
+        self.check_room()
+        self._open += 1
+        try:
+            async with self._new.begin() as session:
+                yield session
+        finally:
+            self._open -= 1
 
 
 async def get_db(request: Request) -> AsyncIterator[AsyncSession]:

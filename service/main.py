@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__, telemetry
-from service.database import create_engine, create_sessions
+from service.database import Sessions, create_engine
 from service.gate import create_gate
 from service.hosts import AllowedHosts
 from service.log import configure_logging, request_logger
@@ -115,8 +115,9 @@ def _leave_out_empty_layers(app: FastAPI) -> None:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """What the process holds while it serves. It starts without a database; readiness tells."""
     settings = app.state.settings
+    exporting = telemetry.start()
     app.state.engine = create_engine(settings)
-    app.state.sessions = create_sessions(app.state.engine)
+    app.state.sessions = Sessions(app.state.engine, settings)
     app.state.items = item.ItemCalls(app.state.engine, settings)
     app.state.exports = item_export.Exports(app.state.engine, settings.max_exports)
     app.state.gate = create_gate(settings)
@@ -129,4 +130,5 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if sampler:
         sampler.cancel()
     await app.state.engine.dispose()
+    await telemetry.end(exporting)
     logger.info("stopped")

@@ -24,6 +24,7 @@ from service.coalesce import QueueFull
 from service.database import is_data_fault, is_lost, is_refused, sqlstate
 from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from service.log import request_id
+from service.overload import refusals
 
 logger = structlog.get_logger(__name__)
 
@@ -130,7 +131,9 @@ async def _on_database_fault(request: Request, fault: Exception) -> Response:
 
 
 async def _on_queue_full(request: Request, fault: Exception) -> Response:
-    return problem(request, Unavailable("More requests wait than the service can serve"))
+    error = Unavailable("More requests wait than the service can serve")
+    error.headers = {"Retry-After": str(refusals.hold_off(request.scope))}
+    return problem(request, error)
 
 
 def database_error(fault: Exception) -> ServiceError:

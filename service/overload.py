@@ -1,0 +1,41 @@
+"""What is refused when more arrives than can be served, and how that stays cheap.
+
+A refusal costs about as much as a small answer. Clients that ask again at once would take all the
+time of those who are served, so nothing more is read from their connections until the time is over
+that they were told to wait.
+"""
+
+import asyncio
+import math
+from time import monotonic
+
+from starlette.types import Scope
+
+REFUSALS = 500  # a second and worker, to clients that do not wait
+LONGEST = 8.0  # seconds that a client is told to wait
+
+
+class Refusals:
+    """Tells the refused when to come back, one after the other."""
+
+    def __init__(self) -> None:
+        self._next = -math.inf
+
+    def hold_off(self, scope: Scope) -> int:
+        """Read nothing from the connection for some seconds. Answers with how many, rounded up."""
+        now = monotonic()
+        self._next = min(max(self._next + 1 / REFUSALS, now + 1), now + LONGEST)
+        seconds = self._next - now
+        transport = scope.get("state", {}).get("transport")  # of service/transport.py
+        if transport is not None and not transport.is_closing():
+
+            def go_on() -> None:
+                if not transport.is_closing():
+                    transport.resume_reading()
+
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(seconds, go_on)
+        return math.ceil(seconds)
+
+
+refusals = Refusals()
