@@ -32,7 +32,7 @@ Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 CONNECT_TIMEOUT = 5.0  # seconds
-WAITING_SESSIONS = 5  # for each connection; a transaction takes some milliseconds
+WAITING_SESSIONS = 150  # that wait for a connection; more would not get one within POOL_TIMEOUT
 LOCK_TIMEOUT_MS = 3000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 
@@ -108,17 +108,8 @@ class Sessions:
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._new = create_sessions(engine)
         self._open = 0
-        connections = settings.pool_size + settings.max_overflow
-        self._most = connections + min(settings.queue_limit, WAITING_SESSIONS * connections)
-
-    def check_room(self) -> None:
-        """Look whether one more may begin.
-
-        Raises:
-            QueueFull: as many as may are open, or wait.
-        """
-        if self._open >= self._most:
-            raise QueueFull
+        waiting = min(settings.queue_limit, WAITING_SESSIONS)
+        self._most = settings.pool_size + settings.max_overflow + waiting
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
@@ -127,7 +118,8 @@ class Sessions:
         Raises:
             QueueFull: as many as may are open, or wait.
         """
-        self.check_room()
+        if self._open >= self._most:
+            raise QueueFull
         self._open += 1
         try:
             async with self._new.begin() as session:

@@ -172,8 +172,6 @@ def _end_dependencies(handle: Handler) -> Handler:
     """FastAPI's handler, which ends what it depends on when it ends, and so may be run again."""
 
     async def handle_and_end(request: Request) -> Response:
-        # What depends on anything depends on a session: before all that is prepared in vain.
-        request.app.state.sessions.check_room()
         async with AsyncExitStack() as stack:
             request.scope["fastapi_function_astack"] = stack  # in place of the route's
             return await handle(request)

@@ -42,7 +42,9 @@ def parse_json(data: bytes) -> Any:
     try:
         return DECODER.decode(data.decode())
     except json.JSONDecodeError as exc:
-        raise NotJson(f"Not valid JSON: {exc.msg.removesuffix(' at')} at character {exc.pos}") from None
+        raise NotJson(
+            f"Not valid JSON: {exc.msg.removesuffix(' at')} at character {exc.pos}"
+        ) from None
     except RecursionError:
         raise NotJson("Not valid JSON: nested too deeply") from None
     except (ValueError, ArithmeticError):  # not UTF-8, NaN, or a number beyond all bounds

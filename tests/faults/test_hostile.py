@@ -41,11 +41,8 @@ from tests.faults.corpus import (
 from tests.processes import Server, query, running, script, wait_until
 from tests.test_errors import INSIDES
 
-pytestmark = pytest.mark.soak  # it takes minutes
-
 PATIENCE = 5.0  # seconds for an answer; a service that is well takes milliseconds
 MEGABYTE = 1024 * 1024
-MEMORY = 1024 * MEGABYTE  # what docker/compose.production.yml lets the whole service have
 SENTINEL = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 FORM = {"type", "title", "status", "detail", "instance", "request_id"}
 SHORT_FORM = {"type", "title", "status"}  # the transport's
@@ -407,10 +404,9 @@ def test_large_bodies_of_nothing_leave_room_for_the_rest(database_url: str, elem
         seconds = time.monotonic() - begun
 
     assert [answer and answer.status for answer in answers] == [422, 422]
-    most = max(map(sum, seen))
-    before = sum(seen[0]) / MEGABYTE
-    print(f"{element!r}: {most / MEGABYTE:.0f} MB, before {before:.0f}, {seconds:.1f} s")
-    assert most < MEMORY
+    print(f"{element!r}: {most_growth(seen) / MEGABYTE:.0f} MB, {seconds:.2f} s")
+    assert most_growth(seen) < 64 * MEGABYTE
+    assert seconds < 2
 
 
 FLOODS = {
@@ -637,4 +633,4 @@ def test_thousands_of_hostile_requests_leave_nothing_behind(database_url: str, r
     assert max(growth) < 10 * MEGABYTE
     assert sum(after[1]) <= sum(before[1]) + 2
     assert after[2] <= before[2] + 2
-    assert after[3] == before[3]
+    assert after[3] < before[3] + 100  # a status may be met for the first time, a name may not

@@ -184,7 +184,7 @@ def check_limit(kind: str, allowed: int, answers: Sequence[Answer]) -> None:
     print(f"{kind}: {len(passed)} of {len(answers)} passed, with {statuses}")
     assert len(passed) == allowed
     assert len(refused) == 9 * allowed
-    assert len(statuses) >= 4  # they were of many kinds
+    assert len(statuses) >= 3  # they were of several kinds
     assert max(statuses) < 500
 
     policy = f'"{kind}-60";q={allowed};w=60'

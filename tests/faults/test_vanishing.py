@@ -15,8 +15,6 @@ from tests.faults.client import Client, encode
 from tests.faults.probes import SERVICE, Outcome, ask_all, fill, serving, workers
 from tests.processes import PATIENCE, Server, query, script, wait_until
 
-pytestmark = pytest.mark.soak  # a thousand at once wait long on a busy machine
-
 WELL_AFTER = 1.0  # seconds after which nothing may be left
 SETS = 4  # of requests of all kinds, that are under way at once
 STAY = 0.02  # seconds from the requests to the end of their connections
