@@ -2,8 +2,12 @@
 
 import gzip
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -28,6 +32,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 SECRET = "hunter2"
+UNKNOWN_PROTOCOL = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 
 
 class Collector:
@@ -35,8 +40,9 @@ class Collector:
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
-        self.metrics: list[str] = []
+        self.metrics: list[Any] = []
         self.paths: set[str] = set()
+        self.workers: dict[str, set[str]] = defaultdict(set)  # by what they sent
         self.resources: list[dict[str, str]] = []
         self.raw = b""
 
@@ -45,17 +51,24 @@ class Collector:
         self.raw += body
         if path == "/v1/traces":
             for traced in ExportTraceServiceRequest.FromString(body).resource_spans:
-                self.resources.append(
-                    {a.key: a.value.string_value for a in traced.resource.attributes}
-                )
+                self._identify(path, traced.resource)
                 self.spans += [span for scope in traced.scope_spans for span in scope.spans]
         elif path == "/v1/metrics":
             for measured in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                self.metrics += [m.name for scope in measured.scope_metrics for m in scope.metrics]
+                self._identify(path, measured.resource)
+                self.metrics += [m for scope in measured.scope_metrics for m in scope.metrics]
+
+    def _identify(self, path: str, resource: Any) -> None:
+        self.resources.append({a.key: a.value.string_value for a in resource.attributes})
+        self.workers[path].add(self.resources[-1]["service.instance.id"])
 
     def of_requests(self) -> list[Any]:
         """The spans of whole requests."""
         return [span for span in self.spans if span.kind == span.SPAN_KIND_SERVER]
+
+    def durations(self) -> list[Any]:
+        """The histograms of how long requests took."""
+        return [m.histogram for m in self.metrics if m.name == "http.server.request.duration"]
 
 
 @contextmanager
@@ -192,41 +205,124 @@ def test_what_clients_send_as_content_is_not_sent_on(server: Server, collector: 
     assert SECRET.encode() not in bodies
 
 
+def test_what_clients_search_for_is_not_sent_on(server: Server, collector: Collector) -> None:
+    answers = [
+        httpx.get(f"{server.url}/{query}")
+        for query in (f"items?q={SECRET}&page=1", f"items?{SECRET}", f"made-up?x={SECRET}")
+    ]
+    spans = {server.line_of(answer)["span_id"] for answer in answers}
+    wait_until(lambda: spans <= {span.span_id.hex() for span in collector.of_requests()})
+
+    queries = [
+        attribute.value.string_value
+        for span in collector.of_requests()
+        for attribute in span.attributes
+        if span.span_id.hex() in spans and attribute.key == "url.query"
+    ]
+    assert queries == ["REDACTED"] * 3
+    assert SECRET.encode() not in collector.raw
+
+
 def test_metrics_are_sent_and_logs_are_not(server: Server, collector: Collector) -> None:
     httpx.get(f"{server.url}/items")
 
-    wait_until(lambda: "http.server.request.duration" in collector.metrics)
+    wait_until(lambda: bool(collector.durations()))
     assert collector.paths == {"/v1/traces", "/v1/metrics"}
+
+
+def test_each_worker_sends_and_says_which_it_is(server: Server, collector: Collector) -> None:
+    def both_have_sent() -> bool:
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(lambda _: httpx.get(f"{server.url}/health/live"), range(8)))
+        return [len(collector.workers[path]) for path in ("/v1/traces", "/v1/metrics")] == [2, 2]
+
+    wait_until(both_have_sent)
+    assert collector.workers["/v1/traces"] == collector.workers["/v1/metrics"]
 
 
 def test_what_is_not_sent_yet_is_sent_at_the_end(database_url: str) -> None:
     with collecting() as (url, collector):
         environment = {
             "DATABASE_URL": database_url,
-            "WEB_CONCURRENCY": "1",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{url}/v1/traces",
+            "WEB_CONCURRENCY": "2",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
             "OTEL_BSP_SCHEDULE_DELAY": "60000",
         }
         with running("serve", env=environment) as server:
-            answer = httpx.get(f"{server.url}/items", headers=traceparent())
-            line = server.line_of(answer)
+            for _ in range(50):
+                httpx.get(f"{server.url}/items/0")
+            assert collector.paths == set()
             assert server.end() == 0
 
-    assert line["span_id"] in {span.span_id.hex() for span in collector.of_requests()}
+    served = [line["span_id"] for line in server.events("request")]
+    assert len(served) > 50  # and those of waiting for the start
+    assert sorted(span.span_id.hex() for span in collector.of_requests()) == sorted(served)
+    counted = [point.count for metric in collector.durations() for point in metric.data_points]
+    assert sum(counted) == len(served)
 
 
-def test_a_collector_that_is_away_holds_up_nobody(database_url: str) -> None:
-    environment = {
-        "DATABASE_URL": database_url,
-        "WEB_CONCURRENCY": "1",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
-    }
-    with running("serve", env=environment) as server:
-        for _ in range(50):
-            assert httpx.get(f"{server.url}/items/0").status_code == 404
-        assert server.end() == 0
-    assert len(server.events("stopped")) == 1
+@contextmanager
+def refusing() -> Iterator[int]:
+    """A port on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A port that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def unreachable() -> Iterator[int]:
+    """A port that does not take connections, as behind a firewall that drops what it gets."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        port: int = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(("127.0.0.1", port))
+        yield port
+        for filler in fillers:
+            filler.close()
+
+
+@pytest.mark.parametrize("collector_away", [refusing, silent, unreachable])
+def test_a_collector_that_is_away_holds_up_nobody(
+    database_url: str, collector_away: Callable[[], AbstractContextManager[int]]
+) -> None:
+    with collector_away() as port:
+        environment = {
+            "DATABASE_URL": database_url,
+            "WEB_CONCURRENCY": "2",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        }
+        with running("serve", env=environment) as server:
+            # As long as exporters need to complain repeatedly.
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                # The client waits for 5 seconds, an exporter for 10: one that held up the event
+                # loop would fail this.
+                assert httpx.get(f"{server.url}/items/0").status_code == 404
+                time.sleep(0.01)
+            began = time.monotonic()
+            assert server.end() == 0
+            took = time.monotonic() - began
+
+    print(f"{collector_away.__name__}: ended in {took:.1f} s")
+    assert took < 10  # well before the 15 after which workers are killed
+    events = [line["event"] for line in server.lines()]
+    assert events.count("stopped") == events.count("Application shutdown complete.") == 2
+    complaints = [line for line in server.lines() if "opentelemetry" in line.get("logger", "")]
+    # A line from each of two exporters in each of two workers; who is not refused waits in silence.
+    assert len(complaints) <= 4
+    assert complaints or collector_away is not refusing
 
 
 @pytest.mark.parametrize(
@@ -238,6 +334,14 @@ def test_a_collector_that_is_away_holds_up_nobody(database_url: str) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
         ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector:4318/v1/metrics"}, True),
+        ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://collector:4318/v1/logs"}, False),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces",
+                "OTEL_TRACES_EXPORTER": "none",
+            },
+            False,
+        ),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SDK_DISABLED": "true"},
             False,
@@ -265,8 +369,14 @@ def test_the_standard_variables_switch_it(
     assert set(telemetry.options().values()) == {is_on, False}
 
 
-@pytest.mark.parametrize("disabled", [False, True])
-def test_off_there_is_no_provider_and_no_field(database_url: str, disabled: bool) -> None:
+@pytest.mark.parametrize(
+    ("given", "is_said"),
+    [({}, False), ({"OTEL_SDK_DISABLED": "true"}, False), (UNKNOWN_PROTOCOL, True)],
+    ids=["no endpoint", "disabled", "unknown protocol"],
+)
+def test_off_there_is_no_provider_and_no_field(
+    database_url: str, given: dict[str, str], is_said: bool
+) -> None:
     program = f"""
 import asyncio, httpx2, sys
 from opentelemetry import trace
@@ -284,11 +394,12 @@ print(type(trace.get_tracer_provider()).__name__, "opentelemetry.sdk" in sys.mod
 """
     environment = {"DATABASE_URL": database_url}
     with collecting() as (url, collector):
-        if disabled:
-            environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_SDK_DISABLED": "true"}
+        if given:
+            environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url} | given
         ran = run("python", "-c", program, env=environment)
 
     assert ran.stdout == "ProxyTracerProvider False\n"
     assert '"event":"request"' in ran.stderr
     assert "trace_id" not in ran.stderr
+    assert ('"event":"telemetry_off"' in ran.stderr) is is_said
     assert collector.paths == set()
