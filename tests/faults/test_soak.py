@@ -134,7 +134,7 @@ async def _open_pools(server: Server) -> None:
         for number in range(10):
             assert (await client.request("PUT", f"/items/{number + 1}", LAMP)).status == 200
 
-    clients = [Client(server.url) for _ in range(200)]
+    clients = [Client(server.url) for _ in range(100)]
     await asyncio.gather(*(put(client) for client in clients))
     for client in clients:
         client.close()
