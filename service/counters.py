@@ -120,7 +120,7 @@ class RedisCounters:
             driver_info=None,
             **patience,
         )
-        self._faults = (RedisError, OSError, QueueFull)  # a TimeoutError is an OSError
+        self._faults = (RedisError, OSError)  # a TimeoutError is an OSError
         self._hit = Coalescer(
             self._hit_all,
             max_sets=SETS,
@@ -141,6 +141,8 @@ class RedisCounters:
             raise CountersAway
         try:
             return await _in_time(self._hit(windows))
+        except QueueFull:
+            raise CountersAway from None
         except self._faults as exc:
             self._stay_away(exc)
             raise CountersAway from exc
@@ -173,6 +175,7 @@ class RedisCounters:
 
     async def _is_back(self) -> bool:
         try:
+            await self._redis.ping()  # in as long as a new connection takes
             await _in_time(self._redis.ping())
         except self._faults:
             return False

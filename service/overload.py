@@ -2,17 +2,17 @@
 
 A refusal costs about as much as a small answer. Clients that ask again at once would take all the
 time of those who are served, so nothing more is read from their connections until the time is over
-that they were told to wait.
+that they were told to wait. A proxy's connections carry the requests of others, too: those are not
+held.
 """
 
-import asyncio
 import math
 from time import monotonic
 
 from starlette.types import Scope
 
 REFUSALS = 500  # a second and worker, to clients that do not wait
-LONGEST = 8.0  # seconds that a client is told to wait
+LONGEST = 3.0  # seconds that a client is told to wait
 
 
 class Refusals:
@@ -27,15 +27,15 @@ class Refusals:
         self._next = min(max(self._next + 1 / REFUSALS, now + 1), now + LONGEST)
         seconds = self._next - now
         transport = scope.get("state", {}).get("transport")  # of service/transport.py
-        if transport is not None and not transport.is_closing():
-
-            def go_on() -> None:
-                if not transport.is_closing():
-                    transport.resume_reading()
-
-            transport.pause_reading()
-            asyncio.get_running_loop().call_later(seconds, go_on)
+        if transport is not None and not transport.is_closing() and not _is_forwarded(scope):
+            transport.hold(seconds)
         return math.ceil(seconds)
+
+
+def _is_forwarded(scope: Scope) -> bool:
+    """Whether a proxy that is believed says that the request is another's."""
+    peer = scope["state"]["transport"].get_extra_info("peername")
+    return not peer or not scope["client"] or scope["client"][0] != peer[0]
 
 
 refusals = Refusals()

@@ -155,7 +155,10 @@ class StrictRequest(Request):
 
 
 def _again_if_undone(handle: Handler) -> Handler:
-    """`handle`, run once more where nothing was done: a connection that waited had ended, say."""
+    """`handle`, run once more where nothing was done: a connection that waited had ended, say.
+
+    That is right for a handler of one transaction, or of one coalesced call.
+    """
 
     async def handle_again(request: Request) -> Response:
         try:

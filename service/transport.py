@@ -162,14 +162,19 @@ class ServiceProtocol(HttpToolsProtocol):
 
 
 class JoiningTransport:
-    """Collects what is written in one turn of the event loop, and sends it together."""
+    """Collects what is written in one turn of the event loop, and sends it together.
 
-    __slots__ = ("_loop", "_pending", "_transport")
+    Reading is paused for as long as uvicorn wants it, or the connection is held.
+    """
+
+    __slots__ = ("_held", "_is_paused", "_loop", "_pending", "_transport")
 
     def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._loop = loop
         self._pending: list[bytes] = []
+        self._is_paused = False
+        self._held: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
         """Send `data` when this turn ends."""
@@ -181,6 +186,29 @@ class JoiningTransport:
         """Send what waits, then close."""
         self._send()
         self._transport.close()
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`."""
+        self._is_paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless the connection is held."""
+        self._is_paused = False
+        if self._held is None:
+            self._transport.resume_reading()
+
+    def hold(self, seconds: float) -> None:
+        """Read nothing for so long."""
+        if self._held:
+            self._held.cancel()
+        self._held = self._loop.call_later(seconds, self._release)
+        self._transport.pause_reading()
+
+    def _release(self) -> None:
+        self._held = None
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _send(self) -> None:
         data, self._pending = b"".join(self._pending), []

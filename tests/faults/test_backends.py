@@ -133,7 +133,7 @@ def test_nor_does_one_that_comes_while_they_end(postgres: Postgres, rounds: int)
         async with connection(postgres.url) as administrator:
             for _ in range(rounds):
                 # When all have asked anew: it is not about one that is killed twice.
-                enough = waves + 2 * ASKERS
+                enough = waves + 4 * ASKERS
                 while waves < enough:  # noqa: ASYNC110 (it is busy)
                     await asyncio.sleep(0.01)
                 killed += await administrator.fetchval(f"{KILL} AND state = 'idle'")
