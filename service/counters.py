@@ -66,7 +66,7 @@ class Counters(Protocol):
         """Count one more in each of the windows.
 
         Raises:
-            CountersAway: nothing may have been counted.
+            CountersAway: it is not known whether they were counted.
         """
 
 

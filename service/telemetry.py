@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-ENDPOINTS = [f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_")]
 PROTOCOL = "http/protobuf"
 LAST_WORDS = 1.5  # seconds to send what is left when a worker ends; Worker leaves 2 for all of it
 COMPLAINT_INTERVAL = 60.0  # seconds between an exporter's lines in the log

@@ -32,6 +32,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 SECRET = "hunter2"
+ENDPOINTS = [f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_")]
 UNKNOWN_PROTOCOL = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 
 
@@ -360,7 +361,7 @@ def test_a_collector_that_is_away_holds_up_nobody(
 def test_the_standard_variables_switch_it(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_on: bool
 ) -> None:
-    for name in (*telemetry.ENDPOINTS, "OTEL_SDK_DISABLED"):
+    for name in (*ENDPOINTS, "OTEL_SDK_DISABLED"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

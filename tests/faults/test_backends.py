@@ -134,7 +134,7 @@ def test_nor_does_one_that_comes_while_they_end(postgres: Postgres, rounds: int)
             for _ in range(rounds):
                 # When all have asked anew: it is not about one that is killed twice.
                 enough = waves + 4 * ASKERS
-                while waves < enough:  # noqa: ASYNC110 (it is busy)
+                while waves < enough:  # noqa: ASYNC110 (the askers count, and tell nobody)
                     await asyncio.sleep(0.01)
                 killed += await administrator.fetchval(f"{KILL} AND state = 'idle'")
 
