@@ -24,9 +24,9 @@ Answer = TypeVar("Answer")
 # stood still meanwhile would take Redis for slow, before it has read the answer.
 LOOKS, LOOK = 13, 0.005
 PAUSE = 1.0  # seconds between looks whether Redis is back
-WARNING_INTERVAL = 10.0  # seconds between lines that say so
+WARNING_INTERVAL = 10.0  # seconds between lines that say that it is not
 SETS = 4  # under way at once, and so connections of a worker
-SWEEP = 1000  # counters that are kept without a look whether their windows are over
+SWEEP_INTERVAL = 10.0  # seconds between looks whose windows are over
 
 HIT = """
 local hits = {}
@@ -59,6 +59,9 @@ class Hit:
     seconds_left: float
 
 
+TRIAL = [Window("LIMITS/trial/1", 1), Window("LIMITS/trial/2", 1)]  # two: a cluster refuses that
+
+
 class Counters(Protocol):
     """Where hits are counted."""
 
@@ -75,7 +78,7 @@ class MemoryCounters:
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, float]] = {}  # and when the window ends
-        self._sweep_at = SWEEP
+        self._sweep_at = 0.0
 
     async def hit(self, windows: Sequence[Window]) -> Sequence[Hit]:
         """Count one more in each of the windows."""
@@ -87,9 +90,9 @@ class MemoryCounters:
                 count, end = 0, now + window.seconds
             self._counts[window.key] = count + 1, end
             hits.append(Hit(count + 1, end - now))
-        if len(self._counts) > self._sweep_at:
+        if now >= self._sweep_at:
             self._counts = {key: each for key, each in self._counts.items() if each[1] > now}
-            self._sweep_at = max(SWEEP, 2 * len(self._counts))
+            self._sweep_at = now + SWEEP_INTERVAL
         return hits
 
 
@@ -158,28 +161,33 @@ class RedisCounters:
         return [[next(hits) for _ in call] for call in calls]
 
     def _stay_away(self, fault: Exception) -> None:
-        """Ask Redis no more until it is back, and say so, though not each time."""
-        if self._look:
-            return
-        self._look = asyncio.create_task(self._look_for_return())
+        """Ask Redis no more until it is back."""
+        if self._look is None:
+            self._warn(fault)
+            self._look = asyncio.create_task(self._look_for_return())
+
+    def _warn(self, fault: Exception) -> None:
+        """Say that nobody is limited, though not each time."""
         if monotonic() - self._warned > WARNING_INTERVAL:
             self._warned = monotonic()
             logger.warning("rate_limits_off", error=type(fault).__name__)
 
     async def _look_for_return(self) -> None:
         try:
-            while not await self._is_back():  # noqa: ASYNC110 (Redis tells nobody)
+            while fault := await self._fault_of_trial():
+                self._warn(fault)
                 await asyncio.sleep(PAUSE)
         finally:
             self._look = None
 
-    async def _is_back(self) -> bool:
+    async def _fault_of_trial(self) -> Exception | None:
+        """Count as requests do: a Redis that answers may yet refuse to write, or to run scripts."""
         try:
-            await self._redis.ping()  # in as long as a new connection takes
-            await _in_time(self._redis.ping())
-        except self._faults:
-            return False
-        return True
+            await self._hit_all([TRIAL])  # in as long as a new connection takes
+            await _in_time(self._hit_all([TRIAL]))
+        except self._faults as exc:
+            return exc
+        return None
 
 
 async def _in_time(asking: Awaitable[Answer]) -> Answer:

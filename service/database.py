@@ -25,14 +25,15 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from service.coalesce import Coalescer, QueueFull
-from service.metrics import SET_SIZE, watch_queue
+from service.metrics import SET_SIZE, TRANSACTIONS, watch_queue
 from service.settings import Settings
 
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 CONNECT_TIMEOUT = 5.0  # seconds
-WAITING_SESSIONS = 150  # that wait for a connection; more would not get one within POOL_TIMEOUT
+# That may wait for a connection: enough that none is idle, and few, as each costs the others time.
+WAITING_SESSIONS = 150
 LOCK_TIMEOUT_MS = 3000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 
@@ -122,8 +123,9 @@ class Sessions:
             raise QueueFull
         self._open += 1
         try:
-            async with self._new.begin() as session:
-                yield session
+            with TRANSACTIONS.track_inprogress():
+                async with self._new.begin() as session:
+                    yield session
         finally:
             self._open -= 1
 

@@ -46,6 +46,11 @@ SET_SIZE = Histogram(
 WAITING = Gauge(
     "coalescer_waiting", "Calls that wait for a set.", ["call"], multiprocess_mode="livesum"
 )
+TRANSACTIONS = Gauge(
+    "transactions_open",
+    "Transactions under way, or waiting for a connection.",
+    multiprocess_mode="livesum",
+)
 CONNECTIONS = Gauge(
     "database_connections_in_use",
     "Connections to the database that are in use.",

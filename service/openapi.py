@@ -23,7 +23,8 @@ MEANINGS = {
     428: "If-Match is missing, where REQUIRE_IF_MATCH is set",
     429: "Too many requests; `Retry-After` says when to come back",
     500: "A fault of the service",
-    503: "The database does not answer at the moment; `Retry-After` says when to try again",
+    503: "The database does not answer at the moment, or more arrives than can be served;"
+    " `Retry-After` says when to try again",
 }
 
 HEADERS = {

@@ -1,9 +1,9 @@
 """What is refused when more arrives than can be served, and how that stays cheap.
 
 A refusal costs about as much as a small answer. Clients that ask again at once would take all the
-time of those who are served, so nothing more is read from their connections until the time is over
-that they were told to wait. A proxy's connections carry the requests of others, too: those are not
-held.
+time of those who are served, so each is refused again only when its turn comes: until then, nothing
+more is read from its connection. A proxy's connections carry the requests of others, too: those are
+not held.
 """
 
 import math
@@ -12,7 +12,7 @@ from time import monotonic
 from starlette.types import Scope
 
 REFUSALS = 500  # a second and worker, to clients that do not wait
-LONGEST = 3.0  # seconds that a client is told to wait
+LONGEST = 3.0  # seconds until a client's turn
 
 
 class Refusals:
@@ -22,14 +22,15 @@ class Refusals:
         self._next = -math.inf
 
     def hold_off(self, scope: Scope) -> int:
-        """Read nothing from the connection for some seconds. Answers with how many, rounded up."""
+        """Read nothing from the connection until its turn. Answers with the seconds to be told: as
+        many, rounded up, and no fewer than one."""
         now = monotonic()
-        self._next = min(max(self._next + 1 / REFUSALS, now + 1), now + LONGEST)
+        self._next = min(max(self._next + 1 / REFUSALS, now), now + LONGEST)
         seconds = self._next - now
         transport = scope.get("state", {}).get("transport")  # of service/transport.py
         if transport is not None and not transport.is_closing() and not _is_forwarded(scope):
             transport.hold(seconds)
-        return math.ceil(seconds)
+        return max(1, math.ceil(seconds))
 
 
 def _is_forwarded(scope: Scope) -> bool:

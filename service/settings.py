@@ -46,16 +46,15 @@ def _check_rate_limit(value: str) -> str:
     return value
 
 
-def _complete_redis_url(value: SecretStr) -> SecretStr:
+def _check_redis_url(value: SecretStr) -> SecretStr:
     try:
         url = urlsplit(value.get_secret_value())
-        port = url.port
+        _ = url.port
     except ValueError:  # a port that is no number, say
         raise ValueError("is not an address") from None
     if url.scheme not in ("redis", "rediss") or not url.hostname:
         raise ValueError("must read like redis://host:6379")
-    # `limits` insists on a port.
-    return value if port else SecretStr(url._replace(netloc=f"{url.netloc}:6379").geturl())
+    return value
 
 
 def _parse_keys(value: Any) -> Any:
@@ -81,7 +80,7 @@ def _check_origin(value: str) -> str:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_complete_redis_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 # NoDecode: not the JSON that pydantic-settings expects of a tuple.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_keys)]

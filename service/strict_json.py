@@ -52,7 +52,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _read_integer(text: str) -> int:
-    if len(text) > MOST_DIGITS:
+    if len(text.lstrip("-")) > MOST_DIGITS:
         raise ValueError
     return int(text)
 

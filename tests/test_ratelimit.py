@@ -237,7 +237,7 @@ def test_the_log_says_once_that_redis_is_away(database_url: str) -> None:
     assert {answer.status_code for answer in answers} == {200}
     (line,) = server.events("rate_limits_off")
     assert line["level"] == "warning"
-    assert line["error"] == "ConnectionError"
+    assert line["error"] in ("ConnectionError", "TimeoutError")  # refused, or slow to be
     assert server.events("rate_limits_per_worker") == []
     assert "hunter2" not in server.stderr()
 

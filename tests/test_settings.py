@@ -136,21 +136,6 @@ def test_the_database_url_keeps_what_else_it_says() -> None:
     assert dict(url.query) == {"ssl": "require", "target_session_attrs": "any"}
 
 
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        ("redis://cache", "redis://cache:6379"),
-        ("redis://cache:6380/1", "redis://cache:6380/1"),
-        ("rediss://me:p%40ss@cache/2?x=1", "rediss://me:p%40ss@cache:6379/2?x=1"),
-    ],
-)
-def test_the_redis_url_has_a_port(given: str, taken: str) -> None:
-    url = Settings(redis_url=given).redis_url
-
-    assert url is not None
-    assert url.get_secret_value() == taken
-
-
 def test_without_a_database_url_there_is_no_engine() -> None:
     with pytest.raises(RuntimeError, match="DATABASE_URL is not set"):
         _ = get_settings().engine_url

@@ -65,8 +65,17 @@ class Redis:
         if self._process is None:
             self.start()
         self.delay, self.handshake, self.is_silent = 0.0, 0.0, False
+        self.take_writes()
         self.client.flushall()
         self.client.script_flush()
+
+    def refuse_writes(self) -> None:
+        """Have it answer, and count nothing: as a replica does, of a server that is away here."""
+        self.client.replicaof("127.0.0.1", 1)
+
+    def take_writes(self) -> None:
+        """Have it count again."""
+        self.client.replicaof("NO", "ONE")
 
     def close(self) -> None:
         """End it and its proxy."""

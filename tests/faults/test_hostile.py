@@ -3,13 +3,15 @@ declared, or its connection is closed; it does no harm, and nothing is left of i
 """
 
 import json
+import re
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
+from statistics import median
 from threading import Event, Thread
 from typing import BinaryIO, Self, cast
 from urllib.parse import quote_from_bytes, urlsplit
@@ -608,7 +610,7 @@ def test_whatever_is_sent_does_no_harm(server: Server, number: int) -> None:
     send()
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.soak)])
 def test_thousands_of_hostile_requests_leave_nothing_behind(database_url: str, rounds: int) -> None:
     def attack(server: Server) -> int:
         number = send_all(server, islice(chain.from_iterable(a() for a in ATTACKS), 0, None, 3))
@@ -616,21 +618,32 @@ def test_thousands_of_hostile_requests_leave_nothing_behind(database_url: str, r
             answers_to(server, shape, [shape.data])
         return number + len(SHAPES)
 
-    def state(server: Server) -> tuple[list[int], list[int], int, int]:
-        metrics = httpx.get(f"{server.url}/metrics").text.count("\n")
+    def state(server: Server) -> tuple[int, int, str]:
         ((backends,),) = query(database_url, BACKENDS)
-        return memory(server), descriptors(server), backends, metrics
+        return sum(descriptors(server)), backends, httpx.get(f"{server.url}/metrics").text
 
     with serving(database_url) as server, harmed_by_nothing(server):
         attack(server)  # to warm up
-        attack(server)
-        before = state(server)
-        number = sum(attack(server) for _ in range(rounds))
+        before, sizes = state(server), [memory(server)]
+        for _ in range(rounds):
+            number = attack(server)
+            sizes.append(memory(server))
         after = state(server)
 
-    growth = [now - then for then, now in zip(before[0], after[0], strict=True)]
-    print(f"{number} requests: {[size / MEGABYTE for size in growth]} MB; {before=}, {after=}")
-    assert max(growth) < 10 * MEGABYTE
-    assert sum(after[1]) <= sum(before[1]) + 2
-    assert after[2] <= before[2] + 2
-    assert after[3] < before[3] + 100  # a status may be met for the first time, a name may not
+    growths = [
+        [size - before for before, size in pairwise(of_worker)]
+        for of_worker in zip(*sizes, strict=True)
+    ]
+    print(f"{number} requests a round; each worker grew by {growths} bytes")
+    # An allocator takes more now and then; what is left behind adds to every round.
+    assert all(median(of_worker) < MEGABYTE for of_worker in growths)
+    assert after[0] <= before[0] + 2
+    assert after[1] <= before[1] + 2
+    # A status may be met for the first time; nothing that a client has made up is there.
+    known = {("route", "/metrics"), *(("status", str(status)) for status in DECLARED)}
+    assert labels(after[2]) - labels(before[2]) <= known
+
+
+def labels(metrics: str) -> set[tuple[str, str]]:
+    """The names and values of all labels."""
+    return set(re.findall(r'(\w+)="([^"]*)"', metrics))

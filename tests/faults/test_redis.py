@@ -1,4 +1,4 @@
-"""Redis gone, slow, silent and back: nobody waits for it, nobody is refused, and it is told."""
+"""Redis gone, slow, silent, read-only, back: nobody waits for it or is refused, and it is told."""
 
 import asyncio
 import time
@@ -20,6 +20,7 @@ WRITERS = 4
 PAUSE = 0.02  # seconds between the requests of one client
 # A busy machine makes requests slow, and none fast: that all were in time once is enough.
 ATTEMPTS = 3
+FAULTS = ["gone", "silent", "read-only"]
 
 # What is limited, what takes the database alone, and what takes no more than the event loop.
 KINDS = {
@@ -156,6 +157,8 @@ def exhaust_limit(server: Server) -> None:
 def fail(redis: Redis, fault: str) -> None:
     if fault == "gone":
         redis.stop()
+    elif fault == "read-only":
+        redis.refuse_writes()
     else:
         redis.is_silent = True
 
@@ -164,12 +167,13 @@ def recover(redis: Redis, fault: str) -> float:
     """Have Redis be back; answers when."""
     if fault == "gone":
         redis.start()
+    redis.take_writes()
     redis.is_silent = False
     return time.monotonic()
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("fault", ["gone", "silent"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_limits_fail_open_and_nobody_waits(
     database_url: str, redis: Redis, fault: str, seconds: int
 ) -> None:
@@ -195,7 +199,7 @@ def test_limits_fail_open_and_nobody_waits(
     assert any(nobody_waits() for _ in range(ATTEMPTS))
 
 
-@pytest.mark.parametrize("fault", ["gone", "silent"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_limits_hold_again_when_redis_is_back(database_url: str, redis: Redis, fault: str) -> None:
     back = 0.0
 
