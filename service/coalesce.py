@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
 from itertools import islice
+from math import inf
+from time import monotonic
 from typing import Generic, TypeVar
 
 Call = TypeVar("Call")
@@ -18,7 +20,7 @@ Answer = TypeVar("Answer")
 
 
 class QueueFull(Exception):
-    """More calls wait than may."""
+    """More calls wait than may, or this one has waited for too long."""
 
 
 class Coalescer(Generic[Call, Answer]):
@@ -28,7 +30,7 @@ class Coalescer(Generic[Call, Answer]):
     2. When a set fails on its data, its members run again one by one: only the offender fails.
     3. A caller that is cancelled leaves its set, and the others do not notice.
     4. Each caller gets the answer at its own call's place.
-    5. Sets, and the calls that wait for one, are bounded.
+    5. Sets, and the calls that wait for one, are bounded, and so is how long they wait.
     6. So are the sets under way, and with them the connections they hold.
     7. A set whose answer was lost is sent once more only if that does no harm (`repeatable`).
 
@@ -38,6 +40,8 @@ class Coalescer(Generic[Call, Answer]):
         max_set: Calls in a set.
         max_sets: Sets under way at once.
         max_waiting: Calls that may wait for a set.
+        patience: Seconds that a call may wait for a set. Without this bound, where sets are dear,
+            each would be sent when its caller is about to give up, and all of them in vain.
         repeatable: Whether running a set twice is the same as once: true for reads.
         is_data_fault: Whether an error of `run` is the fault of what some call holds. `run` must
             then have done nothing.
@@ -52,6 +56,7 @@ class Coalescer(Generic[Call, Answer]):
         max_set: int = 100,
         max_sets: int,
         max_waiting: int,
+        patience: float = inf,
         repeatable: bool = False,
         is_data_fault: Callable[[Exception], bool],
         is_lost: Callable[[Exception], bool],
@@ -61,11 +66,13 @@ class Coalescer(Generic[Call, Answer]):
         self._max_set = max_set
         self._max_sets = max_sets
         self._max_waiting = max_waiting
+        self._patience = patience
         self._repeatable = repeatable
         self._is_data_fault = is_data_fault
         self._is_lost = is_lost
-        # By shape, oldest first. A dictionary, as a cancelled call leaves from the middle.
-        self._waiting: dict[Hashable, dict[asyncio.Future[Answer], Call]] = {}
+        # By shape, oldest first, each with when it came. A dictionary, as a cancelled call leaves
+        # from the middle.
+        self._waiting: dict[Hashable, dict[asyncio.Future[Answer], tuple[Call, float]]] = {}
         self._waiting_count = 0
         self._senders: set[asyncio.Task[None]] = set()
 
@@ -78,14 +85,14 @@ class Coalescer(Generic[Call, Answer]):
         """Send `call` with the next set, and wait for its answer.
 
         Raises:
-            QueueFull: too many wait already.
+            QueueFull: too many wait already, or it has waited for too long.
             Exception: what `run` raised for the call's set.
         """
         if self._waiting_count >= self._max_waiting:
             raise QueueFull
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         shape = self._shape(call)
-        self._waiting.setdefault(shape, {})[future] = call
+        self._waiting.setdefault(shape, {})[future] = call, monotonic()
         self._waiting_count += 1
         if len(self._senders) < self._max_sets:
             # In a context of its own: what it logs belongs to no single caller. It begins when
@@ -123,12 +130,20 @@ class Coalescer(Generic[Call, Answer]):
         """Take calls of the shape that has waited longest."""
         shape = next(iter(self._waiting))
         queue = self._waiting.pop(shape)
-        members = {future: queue.pop(future) for future in list(islice(queue, self._max_set))}
+        oldest = monotonic() - self._patience
+        members = {}
+        for future in list(islice(queue, self._max_set)):
+            call, came = queue.pop(future)
+            self._waiting_count -= 1
+            if future.done():  # cancelled in this very turn, without a chance to leave
+                continue
+            if came < oldest:
+                future.set_exception(QueueFull())
+            else:
+                members[future] = call
         if queue:
             self._waiting[shape] = queue  # at the end: no shape can keep the others waiting
-        self._waiting_count -= len(members)
-        # Whoever was cancelled in this very turn had no chance to leave.
-        return {future: call for future, call in members.items() if not future.done()}
+        return members
 
     async def _send(self, members: dict[asyncio.Future[Answer], Call]) -> None:
         """Run the set and hand out the answers, or the error."""

@@ -3,19 +3,22 @@
 import asyncio
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+import structlog
 from asyncpg.exceptions import (
     AdminShutdownError,
     InterfaceError,
     InternalClientError,
+    PostgresError,
 )
 from fastapi import Request
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -28,6 +31,8 @@ from service.coalesce import Coalescer, QueueFull
 from service.metrics import SET_SIZE, TRANSACTIONS, watch_queue
 from service.settings import Settings
 
+logger = structlog.get_logger(__name__)
+
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
@@ -36,6 +41,13 @@ CONNECT_TIMEOUT = 5.0  # seconds
 WAITING_SESSIONS = 150
 LOCK_TIMEOUT_MS = 3000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
+GOODBYE = 1.0  # seconds in which all connections should close
+
+# What is raised when something is wrong with the database, or the way to it.
+FAULTS = (
+    *(DBAPIError, PoolTimeoutError, InvalidRequestError),
+    *(PostgresError, InterfaceError, InternalClientError, OSError),
+)
 
 
 def create_engine(settings: Settings) -> AsyncEngine:
@@ -91,6 +103,12 @@ def _has_unread(file: int) -> bool:
     return bool(poll.poll(0))
 
 
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close the connections of the pool; those of a server that does not answer end with us."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(engine.dispose(), GOODBYE)
+
+
 def transactional(engine: AsyncEngine) -> AsyncEngine:
     """`engine`, on the same pool, with transactions."""
     return engine.execution_options(isolation_level="READ COMMITTED")
@@ -102,32 +120,45 @@ def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 class Sessions:
-    """Sessions in transactions, a bounded number at once: those that have a connection, and so many
-    that wait for one as get theirs in time.
+    """Sessions in transactions, with two thirds of the pool's connections at most: whatever locks
+    they wait for, the calls that are coalesced find one. Those that wait for a connection are
+    bounded, and so is how long they do.
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._new = create_sessions(engine)
-        self._open = 0
-        waiting = min(settings.queue_limit, WAITING_SESSIONS)
-        self._most = settings.pool_size + settings.max_overflow + waiting
+        connections = settings.pool_size + settings.max_overflow
+        self._free = asyncio.Semaphore(max(1, connections * 2 // 3))
+        self._waiting = 0
+        self._max_waiting = min(settings.queue_limit, WAITING_SESSIONS)
+        self._patience = settings.pool_timeout
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
         """A session in a transaction, which is committed when the block ends well.
 
         Raises:
-            QueueFull: as many as may are open, or wait.
+            QueueFull: as many as may wait for a connection, or it has waited for too long.
         """
-        if self._open >= self._most:
-            raise QueueFull
-        self._open += 1
-        try:
-            with TRANSACTIONS.track_inprogress():
+        with TRANSACTIONS.track_inprogress():
+            await self._wait()
+            try:
                 async with self._new.begin() as session:
                     yield session
+            finally:
+                self._free.release()
+
+    async def _wait(self) -> None:
+        if self._free.locked() and self._waiting >= self._max_waiting:
+            raise QueueFull
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._free.acquire()
+        except TimeoutError:
+            raise QueueFull from None
         finally:
-            self._open -= 1
+            self._waiting -= 1
 
 
 async def get_db(request: Request) -> AsyncIterator[AsyncSession]:
@@ -167,6 +198,11 @@ def coalesce(
     )
     watch_queue(name, coalescer)
     return coalescer
+
+
+def log_fault(fault: Exception) -> None:
+    """Say that a request has met one of `FAULTS`."""
+    logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
 
 
 def sqlstate(fault: BaseException | None) -> str | None:

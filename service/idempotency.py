@@ -5,6 +5,7 @@ request does: so either all of it happened or nothing. Only successes are stored
 failed may be sent again with the same key.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from service.domain.idempotency import StoredAnswer
 from service.errors import BadRequest, InProgress, KeyReused
 
 LONGEST_KEY = 255  # characters
+LOCK_TRIES, LOCK_PAUSE = 5, 0.05  # seconds between them
 QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 UNQUOTED = re.compile(r"[\x21\x23-\x7e][\x20-\x7e]*")
 
@@ -60,7 +62,7 @@ async def once(
     asked = orjson.dumps([request.method, request.scope["path"], content], default=str)
     fingerprint = hashlib.sha256(asked).digest()
     async with request.app.state.sessions.begin() as session:
-        if not await crud.try_lock(session, owner, key):
+        if not await _locks(session, owner, key):
             raise InProgress
         if stored := await crud.find_answer(session, owner, key):
             if stored.fingerprint != fingerprint:
@@ -72,6 +74,15 @@ async def once(
         ttl = request.app.state.settings.idempotency_ttl
         await crud.store_answer(session, owner, key, answer, ttl)
     return response
+
+
+async def _locks(session: AsyncSession, owner: str, key: str) -> bool:
+    """Lock the key; one whose worker was killed is free when PostgreSQL has noticed."""
+    for _ in range(LOCK_TRIES):
+        if await crud.try_lock(session, owner, key):
+            return True
+        await asyncio.sleep(LOCK_PAUSE)
+    return False
 
 
 def _replay(stored: StoredAnswer) -> Response:

@@ -11,19 +11,22 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__, telemetry
-from service.database import Sessions, create_engine
+from service.database import Sessions, close_engine, coalesce, create_engine
 from service.gate import create_gate
 from service.hosts import AllowedHosts
 from service.log import configure_logging, request_logger
 from service.metrics import RequestStatistics, sample
 from service.middleware import RequestMiddleware
 from service.openapi import complete_openapi
+from service.overload import Room
 from service.problem import add_error_handlers
-from service.revision import load_revisions
+from service.revision import find_revisions, load_revisions
 from service.routers import item, item_bulk, item_export, system
 from service.settings import Settings, get_settings
 
 logger = structlog.get_logger(__name__)
+
+BODIES = 8  # of the largest, for which a worker has room at once
 
 DESCRIPTION = """\
 A microservice for items on PostgreSQL. Every error is a problem (RFC 9457) whose `type` names its
@@ -121,7 +124,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.items = item.ItemCalls(app.state.engine, settings)
     app.state.exports = item_export.Exports(app.state.engine, settings.max_exports)
     app.state.gate = create_gate(settings)
+    app.state.room = Room(BODIES * settings.max_bulk_bytes)
     app.state.revisions = load_revisions()
+    app.state.revision = coalesce(
+        app.state.engine, settings, find_revisions, max_sets=1, repeatable=True
+    )
     sampler = None
     if statistics := app.state.statistics:
         sampler = asyncio.create_task(sample(statistics, app.state.engine))
@@ -129,6 +136,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     if sampler:
         sampler.cancel()
-    await app.state.engine.dispose()
+    await close_engine(app.state.engine)
     await telemetry.end(exporting)
     logger.info("stopped")

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.deadline import Deadline, break_off
-from service.errors import ServiceError, TimedOut
+from service.errors import ServiceError, TimedOut, Unavailable
 from service.log import request_id
 from service.metrics import RequestStatistics
 from service.problem import problem
@@ -95,10 +95,12 @@ class RequestMiddleware:
         except ClientDisconnect:
             status = status or CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
-            if not deadline.passed:
-                raise
             if deadline.answered:
                 await deadline.answered
+            elif not deadline.passed:
+                if not status:  # the worker has to end before the request
+                    await problem(Request(scope), Unavailable())(scope, receive, send_and_note)
+                raise
         except Exception:
             if not deadline.passed:
                 logger.exception("unhandled_error")

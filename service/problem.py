@@ -10,23 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-import structlog
-from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresError
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import InvalidRequestError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.coalesce import QueueFull
-from service.database import is_data_fault, is_lost, is_refused, sqlstate
+from service.database import FAULTS, is_data_fault, is_lost, is_refused, log_fault, sqlstate
 from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from service.log import request_id
 from service.overload import refusals
-
-logger = structlog.get_logger(__name__)
 
 # Of the errors that are not ours, by status: the kind and the title.
 OTHERS = {
@@ -50,10 +45,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every error as a problem."""
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    for fault in (
-        *(DBAPIError, PoolTimeoutError, InvalidRequestError),
-        *(PostgresError, InterfaceError, InternalClientError, OSError),
-    ):
+    for fault in FAULTS:
         app.add_exception_handler(fault, _on_database_fault)
     app.add_exception_handler(QueueFull, _on_queue_full)
 
@@ -126,7 +118,7 @@ async def _on_database_fault(request: Request, fault: Exception) -> Response:
     if isinstance(fault, InvalidRequestError) and not is_refused(fault):
         raise fault  # a defect of ours
     error = database_error(fault)
-    logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
+    log_fault(fault)
     return problem(request, error)
 
 
@@ -153,6 +145,8 @@ def database_error(fault: Exception) -> ServiceError:
         return Unavailable("The database took too long; try again shortly")
     if state in ("42P01", "42703"):
         return Unavailable("The database's schema is older than the service")
+    if state == "42501":
+        return Unavailable("The database does not let the service do that: its role lacks a grant")
     # No state: the connection was refused, lost, or not to be had in time.
     if state[:2] in ("", "08", "25", "28", "3D", "40", "53", "55", "57"):
         return Unavailable()

@@ -1,6 +1,7 @@
 """Which revision of the schema the code wants, and whether the database has it."""
 
 import ast
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.database import sqlstate
+
 ROOT = Path(__file__).parents[1]
 ALEMBIC_INI = ROOT / "alembic.ini"
 VERSIONS = ROOT / "migrations" / "versions"
+UNDEFINED_TABLE = "42P01"
 
 
 @dataclass(slots=True)
@@ -50,14 +54,21 @@ def _names(file: Path) -> dict[str, Any]:
     }
 
 
-async def is_behind(conn: AsyncConnection, revisions: Revisions) -> bool:
-    """Whether the database's schema is older than the code.
+async def find_revisions(conn: AsyncConnection, calls: Sequence[None]) -> list[str | None]:
+    """The revision of the database's schema, to each that asks; None if it was never migrated."""
+    try:
+        current = await conn.scalar(text("SELECT version_num FROM alembic_version"))
+    except ProgrammingError as exc:
+        if sqlstate(exc) != UNDEFINED_TABLE:
+            raise
+        current = None
+    return [current] * len(calls)
+
+
+def is_behind(current: str | None, revisions: Revisions) -> bool:
+    """Whether a schema of the revision `current` is older than the code.
 
     One that the code does not know is newer: so the replicas that still run the code of
     yesterday stay ready while a deployment migrates first.
     """
-    try:
-        current = await conn.scalar(text("SELECT version_num FROM alembic_version"))
-    except ProgrammingError:  # no such table: never migrated
-        return True
     return current is None or (current != revisions.head and current in revisions.known)

@@ -95,6 +95,10 @@ class StrictRoute(APIRoute):
                     request = StrictRequest(request.scope, request.receive)
                 request.max_bytes = getattr(state.settings, self.max_bytes_setting)
                 _refuse_non_json(request, media_types)
+                try:
+                    return await handle_again(request)
+                finally:
+                    state.room.left += request.taken
             return await handle_again(request)
 
         return check_and_handle
@@ -110,6 +114,7 @@ class StrictRequest(Request):
     """A request whose body is bounded, and is JSON as RFC 8259 has it."""
 
     max_bytes: int
+    taken = 0  # of the room that the worker has for bodies
     _read: bytes | None = None
 
     async def body(self) -> bytes:
@@ -117,6 +122,7 @@ class StrictRequest(Request):
 
         Raises:
             BodyTooLarge: it passes `max_bytes`, or says beforehand that it will.
+            QueueFull: there is no room for it.
             ClientDisconnect: its client left before it was whole.
         """
         if self._read is None:
@@ -128,7 +134,10 @@ class StrictRequest(Request):
                 message = await self.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
-                read += message.get("body", b"")
+                part = message.get("body", b"")
+                self.app.state.room.take(len(part))
+                self.taken += len(part)
+                read += part
                 more = message.get("more_body", False)
                 if len(read) > self.max_bytes:
                     raise BodyTooLarge

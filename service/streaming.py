@@ -14,6 +14,7 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.database import FAULTS, log_fault
 from service.deadline import break_off
 
 Result = TypeVar("Result")
@@ -51,7 +52,8 @@ class Stream(Response):
         """Send the answer.
 
         Raises:
-            ClientDisconnect: the client left, or read nothing for too long; or no chunk came.
+            ClientDisconnect: the client left, or read nothing for too long; or no chunk came, or
+                the database was at fault.
         """
         if deadline := scope.get("deadline"):
             deadline.lift()
@@ -69,6 +71,10 @@ class Stream(Response):
                             raise ClientDisconnect
                     self.chunk = await self._in_time(anext(chunks, b""), scope, gone)
                 await self._in_time(send({"type": "http.response.body", "body": b""}), scope, gone)
+        except FAULTS as fault:
+            log_fault(fault)
+            break_off(scope)
+            raise ClientDisconnect from None
         finally:
             gone.cancel()
 

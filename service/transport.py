@@ -34,6 +34,8 @@ class ServiceProtocol(HttpToolsProtocol):
     is_draining = False
     # The one that is being answered; `cycle` is the latest, which may have to wait for it.
     served: RequestResponseCycle | None = None
+    held: asyncio.TimerHandle | None = None
+    kept = b""  # what has come meanwhile
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin a connection; one that stays silent is closed like any that is idle."""
@@ -45,6 +47,8 @@ class ServiceProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
         self._stop_head_timer()
+        if self.held:
+            self.held.cancel()
         if self.served and not self.served.response_complete:
             self.served.disconnected = True
             self.served.message_event.set()
@@ -53,6 +57,11 @@ class ServiceProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on; nearly always a whole request."""
         if self.is_refused:
+            return
+        if self.held:
+            self.kept += data
+            if len(self.kept) > MAX_HEAD_BYTES:
+                self.flow.pause_reading()
             return
         self.unparsed += len(data)
         super().data_received(data)
@@ -65,6 +74,22 @@ class ServiceProtocol(HttpToolsProtocol):
             self._refuse(*TOO_LARGE)
         elif not is_busy and self.head_timer is None:
             self.head_timer = self.loop.call_later(HEAD_TIMEOUT, self._end_head)
+
+    def hold(self, seconds: float) -> None:
+        """Make nothing for so long of what comes, but notice if the client leaves."""
+        if self.held:
+            self.held.cancel()
+        self.held = self.loop.call_later(seconds, self._release)
+
+    def _release(self) -> None:
+        self.held = None
+        data, self.kept = self.kept, b""
+        if self.transport.is_closing():
+            return
+        if len(data) > MAX_HEAD_BYTES:
+            self.flow.resume_reading()
+        if data:
+            self.data_received(data)
 
     def on_headers_complete(self) -> None:
         """Begin a request, which may have reason to break its connection off."""
@@ -162,19 +187,14 @@ class ServiceProtocol(HttpToolsProtocol):
 
 
 class JoiningTransport:
-    """Collects what is written in one turn of the event loop, and sends it together.
+    """Collects what is written in one turn of the event loop, and sends it together."""
 
-    Reading is paused for as long as uvicorn wants it, or the connection is held.
-    """
-
-    __slots__ = ("_held", "_is_paused", "_loop", "_pending", "_transport")
+    __slots__ = ("_loop", "_pending", "_transport")
 
     def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._loop = loop
         self._pending: list[bytes] = []
-        self._is_paused = False
-        self._held: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
         """Send `data` when this turn ends."""
@@ -186,29 +206,6 @@ class JoiningTransport:
         """Send what waits, then close."""
         self._send()
         self._transport.close()
-
-    def pause_reading(self) -> None:
-        """Read nothing until `resume_reading`."""
-        self._is_paused = True
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on, unless the connection is held."""
-        self._is_paused = False
-        if self._held is None:
-            self._transport.resume_reading()
-
-    def hold(self, seconds: float) -> None:
-        """Read nothing for so long."""
-        if self._held:
-            self._held.cancel()
-        self._held = self._loop.call_later(seconds, self._release)
-        self._transport.pause_reading()
-
-    def _release(self) -> None:
-        self._held = None
-        if not self._is_paused and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def _send(self) -> None:
         data, self._pending = b"".join(self._pending), []

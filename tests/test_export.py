@@ -731,15 +731,15 @@ def test_a_fault_in_the_midst_breaks_off_and_is_logged(
         wait_until(lambda: len(query(database_url, f"SELECT {IN_TRANSACTION}")) == 1)
         killed = query(database_url, f"SELECT pg_terminate_backend(pid, 5000) {IN_TRANSACTION}")
         assert killed == [(True,)]
-        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             for _ in chunks:
                 pass
 
     assert process.line_of(answer)["status"] == 200
-    (line,) = process.events("unhandled_error")[-1:]
-    assert line["level"] == "error"
+    (line,) = process.events("database_fault")[-1:]
+    assert line["level"] == "warning"
     assert line["request_id"] == answer.headers["x-request-id"]
-    assert any("sqlalchemy" in frame["filename"] for frame in line["exception"][-1]["frames"])
+    assert process.events("unhandled_error") == []
     # The slot is free, and the connection replaced.
     whole = httpx.get(f"{process.url}{EXPORT}")
     assert whole.content.count(b"\n") == BIG

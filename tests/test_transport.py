@@ -15,10 +15,11 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service import transport
+from service import problem, transport
 from service.crud import item as crud
 from service.database import transactional
 from service.domain.item import Item, ItemFilter
+from service.overload import LONGEST, REFUSALS, Refusals
 from service.settings import Settings
 from service.transport import MAX_HEAD_BYTES, MAX_HEADERS, ServiceProtocol
 from tests.faults.client import encode
@@ -27,7 +28,9 @@ KEEP_ALIVE = 1  # second
 HEAD_TIMEOUT = 0.3
 PATIENCE = 8.0  # seconds until something that has to happen soon counts as not happening
 LIVE = encode("GET", "/health/live")
+DELETE = encode("DELETE", "/items/1")  # takes a session
 LAMP = b'{"name": "Lamp"}'
+TURN = 0.5  # seconds
 # The connection's segments with data that came in, among what Linux tells of it.
 TCP_DATA_SEGMENTS_IN = struct.Struct("152xI")
 
@@ -596,3 +599,61 @@ async def test_requests_under_way_are_answered_when_the_worker_ends(
     assert [answer.status for answer in answers] == [404] * 3
     assert [answer.headers.get("connection") for answer in answers] == [None, None, "close"]
     assert await connection.ends() == b""
+
+
+@asynccontextmanager
+async def refusing(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, turn: float
+) -> AsyncIterator[None]:
+    """Refuse whatever takes a session; the next that is refused has its turn in `turn` seconds."""
+    refusals = Refusals()
+    monkeypatch.setattr(problem, "refusals", refusals)
+    monkeypatch.setattr(app.state.sessions, "_max_waiting", 0)
+    monkeypatch.setattr(app.state.sessions, "_free", asyncio.Semaphore(0))
+    for _ in range(int(turn * REFUSALS) + 1):
+        refusals.hold_off({})
+    yield
+
+
+async def test_one_that_was_refused_is_answered_again_when_its_turn_comes(
+    app: FastAPI, server: uvicorn.Server, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with refusing(app, monkeypatch, TURN), connected(server) as other:
+        await connection.send(DELETE)
+        refusal = await connection.receive()
+        begun = loop.time()
+        assert (refusal.status, refusal.headers["retry-after"]) == (503, "1")
+        # More than is kept, of which the rest waits, too.
+        await connection.send(encode("POST", "/items", b" " * 3 * MAX_HEAD_BYTES) + LIVE)
+        await other.send(LIVE)
+        assert (await other.receive()).status == 200
+        assert loop.time() - begun < TURN / 2
+        assert (await connection.receive()).status == 422
+        assert loop.time() - begun > TURN * 0.9
+        assert (await connection.receive()).status == 200
+
+
+async def test_one_that_was_refused_and_leaves_is_forgotten_at_once(
+    app: FastAPI, server: uvicorn.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with refusing(app, monkeypatch, LONGEST):
+        async with connected(server) as connection:
+            await connection.send(DELETE)
+            assert (await connection.receive()).status == 503
+            await connection.send(LIVE)
+        begun = asyncio.get_running_loop().time()
+        await until(lambda: not server.server_state.connections)
+        assert asyncio.get_running_loop().time() - begun < LONGEST / 2
+
+
+async def test_a_proxys_connection_is_not_held(
+    app: FastAPI, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarded = {"X-Forwarded-For": "203.0.113.1"}  # uvicorn believes 127.0.0.1
+    begun = asyncio.get_running_loop().time()
+    async with refusing(app, monkeypatch, LONGEST):
+        await connection.send(encode("DELETE", "/items/1", headers=forwarded) + LIVE)
+        assert (await connection.receive()).status == 503
+        assert (await connection.receive()).status == 200
+    assert asyncio.get_running_loop().time() - begun < LONGEST / 2

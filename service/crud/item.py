@@ -238,6 +238,8 @@ async def export_items(conn: AsyncConnection, wanted: ItemFilter) -> AsyncIterat
 
     Runs in a transaction, and holds its connection.
     """
+    # It waits for its client between two batches; how long is for the caller to bound.
+    await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     statement = lists.everything(lists.asked(wanted))
     options = {"yield_per": EXPORT_BATCH}
     async with conn.stream(statement, lists.values(wanted), execution_options=options) as rows:

@@ -1,7 +1,7 @@
 """The statements behind lists of items: pages, counts, exports."""
 
 from decimal import Decimal
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -105,7 +105,7 @@ def like_pattern(q: str) -> str:
     return f"%{escaped}%"
 
 
-@cache
+@lru_cache(256)  # of thousands that clients may ask for, 80 kB each
 def page_set(names: tuple[str, ...], sort: str, count: str, by_cursor: bool) -> Select[Any]:
     """The statement for the pages of one list: each starts at its own place in the arrays given."""
     columns = ["size", "skip"]

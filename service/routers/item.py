@@ -43,6 +43,7 @@ class ItemCalls:
             crud.search_pages,
             max_set=1,
             max_sets=2,
+            patience=settings.pool_timeout,
             repeatable=True,
         )
 

@@ -5,7 +5,6 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import ConfigDict
-from sqlalchemy import text
 
 from service import __version__
 from service.errors import Unavailable
@@ -51,8 +50,7 @@ class HealthOverview(Health):
 )
 async def health(request: Request) -> HealthOverview:
     """Say how the service is; 503 when its database does not answer."""
-    async with request.app.state.engine.connect() as conn:
-        await conn.execute(text("SELECT 1"))
+    await request.app.state.revision(None)
     return HealthOverview()
 
 
@@ -70,9 +68,9 @@ async def live() -> Health:
 )
 async def ready(request: Request) -> Health:
     """Say whether the database answers, with a schema that is not older than the code."""
-    async with request.app.state.engine.connect() as conn:
-        if await is_behind(conn, request.app.state.revisions):
-            raise Unavailable("The database's schema is older than the service: migrate it")
+    state = request.app.state
+    if is_behind(await state.revision(None), state.revisions):
+        raise Unavailable("The database's schema is older than the service: migrate it")
     return Health()
 
 

@@ -24,10 +24,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from service.main import BODIES
 from tests.conftest import TABLES
 from tests.faults import corpus
 from tests.faults.corpus import (
     ATTACKS,
+    BULK,
     CHUNKED,
     CREATE,
     LAMP,
@@ -647,3 +649,29 @@ def test_thousands_of_hostile_requests_leave_nothing_behind(database_url: str, r
 def labels(metrics: str) -> set[tuple[str, str]]:
     """The names and values of all labels."""
     return set(re.findall(r'(\w+)="([^"]*)"', metrics))
+
+
+def test_bodies_that_do_not_end_have_so_much_room_and_no_more(database_url: str) -> None:
+    size, number = 4 * MEGABYTE, 60
+    begun = build(BULK, body=b" " * size).data[:-1]
+    with (
+        serving(database_url, MAX_BULK_BYTES=str(size)) as server,
+        harmed_by_nothing(server, frozenset({503})),
+        ExitStack() as wires,
+    ):
+        before = memory(server)
+        statuses = []
+        for _ in range(number):
+            wire = wires.enter_context(Wire(server))
+            wire.send(begun)
+            wire.socket.settimeout(0.05)
+            with suppress(TimeoutError):  # it waits for the rest
+                if answer := wire.receive():
+                    statuses.append(answer.status)
+        growth = [now - then for then, now in zip(before, memory(server), strict=True)]
+        wires.close()
+
+        print(f"{len(statuses)} of {number} refused; the workers grew by {growth} bytes")
+        assert set(statuses) == {503}
+        assert max(growth) < (BODIES * 2) * size  # the allocator has its part
+        send_all(server, [Hostile(build(BULK).data, frozenset({201}))] * 8)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import quantiles
 
+import httpx2 as httpx
 import psutil
 import pytest
 
 from tests.faults.client import Client
-from tests.faults.probes import fill, serving, workers
-from tests.processes import Server
+from tests.faults.probes import Outcome, ask, every_kind, fill, serving, workers
+from tests.processes import Server, connection, script
 
 FEW = 64  # connections that make the service serve as much as it can
 WARM_UP = 0.5  # seconds
@@ -27,7 +28,10 @@ REQUESTS = {
     "create": ("POST", "/items", LAMP),
     "replace": ("PUT", "/items/1", LAMP),  # of one item, so that each waits for the one before
     "search": ("GET", "/items?q=lamp&sort=-price", None),
+    "dear": ("GET", "/items?q=a&sort=-price&count=exact&page=1000", None),
 }
+KINDS = ("read", "create", "replace", "search")  # that cost about the same each time
+MANY = "INSERT INTO items (name) SELECT 'Lamp ' || n FROM generate_series(1, 100000) AS n"
 
 
 @dataclass(slots=True)
@@ -70,8 +74,8 @@ def _many_files() -> Iterator[None]:
     ("connections", "kinds", "seconds"),
     [
         (1000, ("read", "replace"), 1),
-        pytest.param(1000, tuple(REQUESTS), 10, marks=pytest.mark.soak),
-        pytest.param(10_000, tuple(REQUESTS), 20, marks=pytest.mark.soak),
+        pytest.param(1000, KINDS, 10, marks=pytest.mark.soak),
+        pytest.param(10_000, KINDS, 20, marks=pytest.mark.soak),
     ],
 )
 def test_goodput_stays_near_its_peak(
@@ -94,6 +98,50 @@ def test_clients_that_are_refused_do_not_cost_those_that_are_served(
     assert run.refused
     if obedient:  # others are made to wait
         assert _p99(run.refused) < 1
+
+
+def test_searches_that_are_dear_are_refused_in_time(database_url: str) -> None:
+    """Else each is begun when its client is about to give up, and all of them in vain."""
+    fill(database_url)
+    script(database_url, MANY)
+    with serving(database_url, POOL_TIMEOUT="0.5", REQUEST_TIMEOUT="2") as server:
+        few = asyncio.run(_load(server, "dear", 4, 3, obedient=False))
+        many = asyncio.run(_load(server, "dear", 200, 6, obedient=False))
+    print(f"few: {few}\nmany: {many}")
+    assert many.refused
+    assert many.others == []
+    assert many.goodput > few.goodput / 2
+    assert max(many.refused) < 2  # none of them by the deadline, after its work was done
+
+
+def test_a_row_that_is_locked_holds_up_no_other_request(database_url: str) -> None:
+    fill(database_url)
+
+    async def put_and_ask(url: str) -> list[Outcome]:
+        # Three times as many as the service has connections.
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+            put = {"method": "PUT", "url": "/items/1", "json": LAMP}
+            puts = [asyncio.create_task(ask(client, "put", put)) for _ in range(180)]
+            await asyncio.sleep(0.5)
+            kinds = {kind: every_kind()[kind] for kind in ("read", "create", "health", "ready")}
+            others = [
+                await asyncio.gather(*(ask(client, *kind) for kind in kinds.items()))
+                for _ in range(20)
+            ]
+            assert {(await put).status for put in puts} == {503}
+            return [outcome for wave in others for outcome in wave]
+
+    async def lock_and_ask(url: str) -> list[Outcome]:
+        async with connection(database_url) as conn, conn.transaction():
+            await conn.execute("SELECT FROM items WHERE id = 1 FOR UPDATE")
+            return await put_and_ask(url)
+
+    with serving(database_url) as server:
+        outcomes = asyncio.run(lock_and_ask(server.url))
+    print(f"the longest of {len(outcomes)}: {max(o.seconds for o in outcomes):.3f} s")
+    assert all(outcome.succeeded for outcome in outcomes)
+    assert max(outcome.seconds for outcome in outcomes) < 1
 
 
 def _compare(server: Server, kind: str, connections: int, seconds: float, *, obedient: bool) -> Run:
