@@ -139,7 +139,7 @@ def test_no_request_outlives_its_deadline_and_nothing_is_left_of_it(
                 try:
                     story = asyncio.run(go_through_it(server, database, seconds))
                 finally:
-                    database.go_on()  # so that the server can end
+                    database.go_on()
             story.report()
             liveness.check()
             assert workers(server) == before
@@ -151,6 +151,30 @@ def test_no_request_outlives_its_deadline_and_nothing_is_left_of_it(
             assert story.stream_seconds < timeout + LATE
             assert story.seconds_until_well < SOON
             wait_until_settled(server, database)
+
+
+@pytest.mark.parametrize("new_database", [freezing, black_holed])
+def test_a_stop_does_not_wait_for_it(
+    new_database: Callable[[], AbstractContextManager[Database]],
+) -> None:
+    async def ask_often(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            await ask_all(client, times=5)
+
+    with new_database() as database:
+        fill(database.url)
+        with serving(database.url) as server:
+            asyncio.run(ask_often(server.url))  # so that there are connections to close
+            database.hold()
+            try:
+                begun = time.monotonic()
+                server.end()
+                print(f"it took {time.monotonic() - begun:.1f} s to end")
+                assert time.monotonic() - begun < 6
+                assert len(server.events("stopped")) == 2
+                assert "SIGKILL" not in server.stderr()
+            finally:
+                database.go_on()
 
 
 @dataclass(slots=True)
