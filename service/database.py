@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from service.coalesce import Coalescer, QueueFull
+from service.connector import Connector
 from service.metrics import SET_SIZE, TRANSACTIONS, watch_queue
 from service.settings import Settings
 
@@ -36,7 +37,6 @@ logger = structlog.get_logger(__name__)
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
-CONNECT_TIMEOUT = 5.0  # seconds
 # That may wait for a connection: enough that none is idle, and few, as each costs the others time.
 WAITING_SESSIONS = 150
 LOCK_TIMEOUT_MS = 3000
@@ -69,7 +69,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
         echo=settings.debug,
         hide_parameters=True,
         connect_args={
-            "timeout": CONNECT_TIMEOUT,
+            "async_creator_fn": Connector().connect,
             "server_settings": {
                 "application_name": "items-service",
                 "timezone": "UTC",

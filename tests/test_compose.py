@@ -13,7 +13,9 @@ from tests.compose import Project, docker, eventually, is_healthy, new_project
 
 pytestmark = pytest.mark.docker
 
-GRACE = 20  # seconds, as docker-compose.yml gives the api
+GRACE = 20  # seconds that all may take to stop
+AT_ONCE = 1.0  # seconds within which a request is told that the database is away
+SOON = 2.0  # seconds after its return within which all is well again
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +107,36 @@ def test_a_stop_lets_requests_in_flight_finish(changing: Project, client: httpx.
         changing.compose("stop", "api")
 
     assert answer.result().json()["name"] == "New"
+
+
+def test_a_database_that_is_gone_is_told_at_once(changing: Project) -> None:
+    """Its host is, too, and its name: to look that up, or to connect, may take seconds to fail."""
+
+    def ask(number: int) -> float:
+        method, path = (("GET", "/items/1"), ("POST", "/items"), ("GET", "/health/ready"))[
+            number % 3
+        ]
+        time.sleep(number % 8 / 100)
+        begun = time.monotonic()
+        content = {"name": "Lamp"} if method == "POST" else None
+        answer = httpx.request(method, f"{changing.url}{path}", json=content, timeout=30)
+        assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
+        return time.monotonic() - begun
+
+    changing.compose("stop", "db")
+    with ThreadPoolExecutor(8) as threads:
+        seconds = sorted(threads.map(ask, range(1000)))
+    print(
+        f"{len(seconds)} were told so, in {seconds[500]:.3f} s, the slowest in {seconds[-1]:.3f} s"
+    )
+    assert seconds[-1] < AT_ONCE
+
+    changing.compose("start", "db")
+    begun = time.monotonic()
+    while not changing.is_ready():
+        assert time.monotonic() - begun < SOON
+        time.sleep(0.01)
+    print(f"ready {time.monotonic() - begun:.3f} s after its return")
 
 
 def test_all_stop_cleanly_and_the_data_stays(changing: Project) -> None:
