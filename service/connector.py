@@ -10,9 +10,12 @@ from typing import Any
 
 import asyncpg
 
-PATIENCE = 0.8  # seconds that a request waits for a new connection
-TIMEOUT = 5.0  # seconds for one that nobody waits for
-INTERVAL = 0.5  # seconds between those, of which several may be under way
+from service.patience import in_time
+
+PATIENCE = 160  # looks, 0.8 s, until it matters whether the database's host is there
+REACH = 20  # looks, 0.1 s, for its kernel to take a connection
+TIMEOUT = 5.0  # seconds for a connection of a host that is
+INTERVAL = 0.5  # seconds between attempts to find one that was not; several may be under way
 
 
 class Connector:
@@ -21,37 +24,41 @@ class Connector:
     def __init__(self) -> None:
         self._search: asyncio.Task[None] | None = None
 
-    async def connect(self, *args: Any, **options: Any) -> Any:
-        """A connection of asyncpg, from the arguments of `asyncpg.connect`.
+    async def connect(self, **options: Any) -> Any:
+        """A connection of asyncpg, from the options of `asyncpg.connect`.
 
         Raises:
-            TimeoutError: it took too long.
-            ConnectionError: it did, a moment ago, and the database has not answered since.
+            TimeoutError: the database is not there, or takes too long.
+            ConnectionError: it was not there a moment ago.
         """
         if self._search:
             raise ConnectionError("The database is away")
+        connecting = asyncio.create_task(_connect(options))
         try:
-            async with asyncio.timeout(PATIENCE):
-                return await asyncpg.connect(*args, **options)  # type: ignore[no-untyped-call]
-        except TimeoutError:
-            if self._search is None:
-                self._search = asyncio.create_task(self._look_for_return(*args, **options))
-            raise
+            with suppress(TimeoutError):
+                return await in_time(asyncio.shield(connecting), PATIENCE)
+            if await _is_there(options.get("host"), options.get("port")):
+                return await connecting  # it is busy
+        finally:
+            connecting.cancel()
+        if self._search is None:
+            self._search = asyncio.create_task(self._look_for_return(options))
+        raise TimeoutError
 
-    async def _look_for_return(self, *args: Any, **options: Any) -> None:
+    async def _look_for_return(self, options: dict[str, Any]) -> None:
         back = asyncio.Event()
         attempts: set[asyncio.Task[None]] = set()
 
         async def attempt() -> None:
             try:
-                conn = await asyncpg.connect(*args, **options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+                conn = await _connect(options)
             except OSError:
                 return
             except Exception:  # an answer, though no connection: requests should learn of it
                 back.set()
-                return
-            back.set()
-            await conn.close()
+            else:
+                back.set()
+                await conn.close()
 
         try:
             while not back.is_set():
@@ -64,3 +71,19 @@ class Connector:
             self._search = None
             for task in attempts:
                 task.cancel()
+
+
+async def _connect(options: dict[str, Any]) -> Any:
+    return await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+
+
+async def _is_there(host: Any, port: Any) -> bool:
+    """Whether the database's host takes connections, as it does however busy it is."""
+    if not isinstance(host, str) or host.startswith("/"):
+        return True  # of several, or of a socket, only the driver knows
+    try:
+        _, writer = await in_time(asyncio.open_connection(host, port), REACH)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -7,22 +7,19 @@ trips for each limit and rounds what is left of a window.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import structlog
 
 from service.coalesce import Coalescer, QueueFull
+from service.patience import in_time
 
 logger = structlog.get_logger(__name__)
 
-Answer = TypeVar("Answer")
-
-# A request waits for Redis so many times so many seconds. Not all of it at once: an event loop that
-# stood still meanwhile would take Redis for slow, before it has read the answer.
-LOOKS, LOOK = 13, 0.005
+LOOKS = 13  # of service/patience.py, 65 ms, that a request waits for Redis
 PAUSE = 1.0  # seconds between looks whether Redis is back
 WARNING_INTERVAL = 10.0  # seconds between lines that say that it is not
 SETS = 4  # under way at once, and so connections of a worker
@@ -143,7 +140,7 @@ class RedisCounters:
         if self._look:
             raise CountersAway
         try:
-            return await _in_time(self._hit(windows))
+            return await in_time(self._hit(windows), LOOKS)
         except QueueFull:
             raise CountersAway from None
         except self._faults as exc:
@@ -184,23 +181,7 @@ class RedisCounters:
         """Count as requests do: a Redis that answers may yet refuse to write, or to run scripts."""
         try:
             await self._hit_all([TRIAL])  # in as long as a new connection takes
-            await _in_time(self._hit_all([TRIAL]))
+            await in_time(self._hit_all([TRIAL]), LOOKS)
         except self._faults as exc:
             return exc
         return None
-
-
-async def _in_time(asking: Awaitable[Answer]) -> Answer:
-    """What Redis answers.
-
-    Raises:
-        TimeoutError: it does not, within about 80 ms.
-    """
-    answering = asyncio.ensure_future(asking)
-    try:
-        for _ in range(LOOKS):
-            if (await asyncio.wait([answering], timeout=LOOK))[0]:
-                return answering.result()
-    finally:
-        answering.cancel()
-    raise TimeoutError
