@@ -18,9 +18,9 @@ workers = settings.web_concurrency
 worker_class = "service.worker.Worker"
 forwarded_allow_ips = settings.forwarded_allow_ips
 
-# Threads of libuv's in which names are looked up: more than the pool has connections, or lookups
-# that hang, as of a database that is gone, hold up the one that would find it back.
-os.environ.setdefault("UV_THREADPOOL_SIZE", "64")
+# Threads of libuv's in which names are looked up: more than there are lookups that hang, of a
+# database that is gone, before the one that finds it back.
+os.environ.setdefault("UV_THREADPOOL_SIZE", "16")
 backlog = 2048
 keepalive = 75  # seconds; longer than a proxy keeps its connections, so that it closes them first
 timeout = 30  # seconds; a worker whose event loop stands still that long is replaced

@@ -5,6 +5,7 @@ seconds to fail.
 """
 
 import asyncio
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -12,16 +13,19 @@ import asyncpg
 
 from service.patience import in_time
 
+Lookup = asyncio.Future[list[Any]]
+
 PATIENCE = 160  # looks, 0.8 s, until it matters whether the database's host is there
 REACH = 20  # looks, 0.1 s, for its kernel to take a connection
 TIMEOUT = 5.0  # seconds for a connection of a host that is
-INTERVAL = 0.5  # seconds between attempts to find one that was not; several may be under way
+INTERVAL = 1.0  # seconds between attempts to find one that was not; several may be under way
 
 
 class Connector:
     """Connects. While the database is away, it says so at once, and looks for it by itself."""
 
     def __init__(self) -> None:
+        self._lookup: Lookup | None = None  # one for all that connect: each takes a thread
         self._search: asyncio.Task[None] | None = None
 
     async def connect(self, **options: Any) -> Any:
@@ -33,11 +37,14 @@ class Connector:
         """
         if self._search:
             raise ConnectionError("The database is away")
-        connecting = asyncio.create_task(_connect(options))
+        if self._lookup is None or self._lookup.done():
+            self._lookup = _look_up(options)
+        lookup = self._lookup
+        connecting = asyncio.create_task(_connect(options, lookup))
         try:
             with suppress(TimeoutError):
                 return await in_time(asyncio.shield(connecting), PATIENCE)
-            if await _is_there(options.get("host"), options.get("port")):
+            if await _is_there(lookup):
                 return await connecting  # it is busy
         finally:
             connecting.cancel()
@@ -51,7 +58,7 @@ class Connector:
 
         async def attempt() -> None:
             try:
-                conn = await _connect(options)
+                conn = await _connect(options, _look_up(options))
             except OSError:
                 return
             except Exception:  # an answer, though no connection: requests should learn of it
@@ -73,16 +80,32 @@ class Connector:
                 task.cancel()
 
 
-async def _connect(options: dict[str, Any]) -> Any:
+def _look_up(options: dict[str, Any]) -> Lookup:
+    """Have the host's name looked up, which goes on in a thread when all have given up."""
+    host, port = options.get("host"), options.get("port")
+    if not isinstance(host, str) or host.startswith("/"):  # several, or a socket
+        return asyncio.ensure_future(asyncio.sleep(0, []))
+    lookup = asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    looking = asyncio.ensure_future(lookup)
+    looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else may
+    return looking
+
+
+async def _connect(options: dict[str, Any], lookup: Lookup) -> Any:
+    await asyncio.wait([lookup])
+    if error := lookup.exception():
+        raise error
     return await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
 
 
-async def _is_there(host: Any, port: Any) -> bool:
+async def _is_there(lookup: Lookup) -> bool:
     """Whether the database's host takes connections, as it does however busy it is."""
-    if not isinstance(host, str) or host.startswith("/"):
-        return True  # of several, or of a socket, only the driver knows
+    if not lookup.done():
+        return False
+    if not (addresses := lookup.result()):
+        return True  # of several hosts, or a socket, only the driver knows
     try:
-        _, writer = await in_time(asyncio.open_connection(host, port), REACH)
+        _, writer = await in_time(asyncio.open_connection(*addresses[0][4][:2]), REACH)
     except OSError:
         return False
     writer.close()

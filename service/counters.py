@@ -8,6 +8,7 @@ trips for each limit and rounds what is left of a window.
 import asyncio
 import math
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -161,7 +162,8 @@ class RedisCounters:
         """Ask Redis no more until it is back."""
         if self._look is None:
             self._warn(fault)
-            self._look = asyncio.create_task(self._look_for_return())
+            # In a context of its own: what it logs belongs to no request.
+            self._look = asyncio.create_task(self._look_for_return(), context=Context())
 
     def _warn(self, fault: Exception) -> None:
         """Say that nobody is limited, though not each time."""

@@ -137,6 +137,7 @@ def test_a_database_that_is_gone_is_told_at_once(changing: Project) -> None:
         assert time.monotonic() - begun < SOON
         time.sleep(0.01)
     print(f"ready {time.monotonic() - begun:.3f} s after its return")
+    assert [line for line in changing.log("api") if line["level"] == "error"] == []
 
 
 def test_all_stop_cleanly_and_the_data_stays(changing: Project) -> None:

@@ -264,6 +264,18 @@ def test_migrators_wait_for_one_another(empty_database_url: str, database_url: s
     assert schema(url) == schema(database_url)
 
 
+def test_a_schema_that_is_newer_than_the_code_is_left_alone(spare_url: str) -> None:
+    """As after a rollback of the code: what starts after the migrator has to start."""
+    script(spare_url, "UPDATE alembic_version SET version_num = 'f00d00000000'")
+    before = schema(spare_url)
+    migrated = run("items", "migrate", env={"DATABASE_URL": spare_url})
+
+    assert "newer" in migrated.stderr
+    assert schema(spare_url) == before
+    assert revision_of(spare_url) == "f00d00000000"
+    script(spare_url, f"UPDATE alembic_version SET version_num = '{REVISIONS[-1]}'")
+
+
 def test_a_migration_that_does_not_get_its_lock_gives_up(spare_url: str) -> None:
     with holding(spare_url, f"BEGIN; LOCK TABLE {TABLES} IN ACCESS SHARE MODE"):
         downgraded = alembic(spare_url, "downgrade", "base", check=False)

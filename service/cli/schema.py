@@ -1,22 +1,40 @@
 """Commands that change the schema."""
 
+import asyncio
+
 import click
 from alembic import command
 from alembic.config import Config
 
 from service.cli.database import database
-from service.revision import ALEMBIC_INI
+from service.database import create_engine
+from service.revision import ALEMBIC_INI, find_revisions, load_revisions
+from service.settings import get_settings
 
 
 @click.command()
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it")
 def migrate(sql: bool) -> None:
-    """Bring the database's schema to the newest revision."""
+    """Bring the database's schema to the newest revision; one that is newer stays as it is."""
     if sql:
         command.upgrade(Config(ALEMBIC_INI), "head", sql=True)
         return
     with database():
+        # The code went back to an older version, and may serve on the newer schema.
+        if (current := asyncio.run(_find_revision())) and current not in load_revisions().known:
+            click.echo(f"The schema is newer than this code: {current}", err=True)
+            return
         command.upgrade(Config(ALEMBIC_INI), "head")
+
+
+async def _find_revision() -> str | None:
+    engine = create_engine(get_settings())
+    try:
+        async with engine.connect() as conn:
+            (current,) = await find_revisions(conn, [None])
+    finally:
+        await engine.dispose()
+    return current
 
 
 @click.command()

@@ -59,7 +59,7 @@ def every_kind() -> dict[str, dict[str, Any]]:
         "replace": {"method": "PUT", "url": "/items/1", "json": lamp},
         "change": {"method": "PATCH", "url": "/items/2", "json": {"price": 1}},
         "delete": {"method": "DELETE", "url": "/items/3"},
-        "export": {"method": "GET", "url": "/items/export?is_active=true"},
+        "export": {"method": "GET", "url": "/items/export?is_active=false"},
         "health": {"method": "GET", "url": "/health"},
         "ready": {"method": "GET", "url": "/health/ready"},
     }
