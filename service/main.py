@@ -138,4 +138,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sampler.cancel()
     await close_engine(app.state.engine)
     await telemetry.end(exporting)
+    if statistics:
+        statistics.hand_on()
     logger.info("stopped")

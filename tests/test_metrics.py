@@ -1,8 +1,10 @@
 """What /metrics says: the sum over all workers, also of those that are gone, in bounded labels."""
 
+import asyncio
 import http.client
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
 from service.main import create_app
+from service.metrics import HAND_ON_INTERVAL
 from service.settings import Settings
 from tests.conftest import serving
 from tests.processes import PATIENCE, Server, holding, running, wait_until
@@ -50,6 +53,7 @@ def requests(samples: Samples) -> Counter[tuple[str, str, str]]:
 
 
 def metrics_of(server: Server) -> Samples:
+    time.sleep(2 * HAND_ON_INTERVAL)
     answer = httpx.get(f"{server.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return read(answer.text)
@@ -111,13 +115,14 @@ def test_the_durations_are_those_of_the_requests(server: Server) -> None:
     before = metrics_of(server)
     for _ in range(20):
         assert ask(server, "GET", "/items/0") == 404
-    after = metrics_of(server)
 
     def grown(name: str, **more: str) -> float:
         name = f"http_request_duration_seconds_{name}"
+        after = metrics_of(server)
         return value(after, name, **labels, **more) - value(before, name, **labels, **more)
 
-    assert grown("count") == grown("bucket", le="+Inf") == 20
+    wait_until(lambda: grown("count") == 20)
+    assert grown("bucket", le="+Inf") == 20
     assert 0 < grown("sum") < 20 * PATIENCE
     buckets = [grown("bucket", le=le) for le in ("0.001", "0.01", "0.1", "1.0", "10.0", "+Inf")]
     assert buckets == sorted(buckets)
@@ -205,6 +210,7 @@ async def test_a_single_process_tells_its_own(client: httpx.AsyncClient) -> None
     before = read((await client.get("/metrics")).text)
     for _ in range(3):
         await client.get("/items/0")
+    await asyncio.sleep(2 * HAND_ON_INTERVAL)
     after = read((await client.get("/metrics")).text)
 
     labels = {"method": "GET", "route": "/items/{item_id}", "status": "404"}
