@@ -118,7 +118,7 @@ def test_memory_processes_and_open_files_are_limited(project: Project) -> None:
     for container in inspected(*project.containers()):
         limits = container["HostConfig"]
         assert 0 < limits["Memory"] <= 2 * 2**30
-        assert 0 < limits["PidsLimit"] <= 256
+        assert 0 < limits["PidsLimit"] <= 1024
         assert [limit["Name"] for limit in limits["Ulimits"]] == ["nofile"]
     assert project.python("import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])")
 

@@ -159,11 +159,13 @@ def test_a_large_body_is_refused_with_its_header(project: Project) -> None:
     assert '"urn:items-service:body-too-large"' in answer
 
 
-def test_a_body_too_large_for_its_operation_gets_the_services_answer(client: httpx.Client) -> None:
+@pytest.mark.parametrize(("path", "size"), [("/items", 2_000_000), ("/items/bulk", 17_000_000)])
+def test_a_body_too_large_for_its_operation_is_refused(
+    client: httpx.Client, path: str, size: int
+) -> None:
     json_type = {"Content-Type": "application/json"}
-    answer = client.post("/items", content=b" " * 8_000_000, headers=json_type)
-    assert answer.status_code == 413
-    assert answer.json()["instance"] == "/items"
+    answer = client.post(path, content=b" " * size, headers=json_type)
+    assert is_problem(answer, 413, "body-too-large")
 
 
 def test_what_is_not_http_gets_a_problem(project: Project) -> None:
