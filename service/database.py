@@ -201,7 +201,13 @@ def coalesce(
 
 
 def log_fault(fault: Exception) -> None:
-    """Say that a request has met one of `FAULTS`."""
+    """Say that a request has met one of `FAULTS`.
+
+    Raises:
+        InvalidRequestError: it is no fault of the database, but a defect of ours.
+    """
+    if isinstance(fault, InvalidRequestError) and not is_refused(fault):
+        raise fault
     logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
 
 

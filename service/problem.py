@@ -13,12 +13,11 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
-from sqlalchemy.exc import InvalidRequestError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.coalesce import QueueFull
-from service.database import FAULTS, is_data_fault, is_lost, is_refused, log_fault, sqlstate
+from service.database import FAULTS, is_data_fault, is_lost, log_fault, sqlstate
 from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from service.log import request_id
 from service.overload import refusals
@@ -115,11 +114,8 @@ def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def _on_database_fault(request: Request, fault: Exception) -> Response:
-    if isinstance(fault, InvalidRequestError) and not is_refused(fault):
-        raise fault  # a defect of ours
-    error = database_error(fault)
     log_fault(fault)
-    return problem(request, error)
+    return problem(request, database_error(fault))
 
 
 async def _on_queue_full(request: Request, fault: Exception) -> Response:
