@@ -77,6 +77,10 @@ def run(*command: str, env: dict[str, str], check: bool = True) -> subprocess.Co
     )
 
 
+# What has coverage trace a process that is started: it then takes longer, and grows.
+TRACING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without any setting of the service."""
     settings = {name.upper() for name in Settings.model_fields}

@@ -21,7 +21,7 @@ from service.keys import SCOPES, create_key, parse_keys
 from service.main import create_app
 from service.schemas.item_list import DEEPEST
 from service.settings import Settings
-from tests.database import ROOT, clean_environment, run
+from tests.database import ROOT, TRACING, clean_environment, run
 from tests.processes import running
 
 COMMITTED = ROOT / "openapi.json"
@@ -142,8 +142,8 @@ def hold_to_its_document(url: str, folder: Path, *arguments: str) -> Any:
     """Run Schemathesis, and fail with what it says if it finds a fault. Answers with its report."""
     report = folder / "report.json"
     env = clean_environment() | {"PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": __name__}
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        env.pop(name, None)  # traced, it takes twice as long
+    for name in TRACING:
+        env.pop(name, None)
     ran = subprocess.run(
         [
             Path(sys.executable).parent / "schemathesis",

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from service.main import BODIES
 from service.metrics import HAND_ON_INTERVAL
 from tests.conftest import TABLES
+from tests.database import TRACING
 from tests.faults import corpus
 from tests.faults.corpus import (
     ATTACKS,
@@ -617,8 +618,8 @@ def test_whatever_is_sent_does_no_harm(server: Server, number: int) -> None:
 def test_thousands_of_hostile_requests_leave_nothing_behind(
     database_url: str, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)  # what traces the workers grows
+    for name in TRACING:
+        monkeypatch.delenv(name, raising=False)
 
     def attack(server: Server) -> int:
         number = send_all(server, islice(chain.from_iterable(a() for a in ATTACKS), 0, None, 3))
