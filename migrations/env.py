@@ -39,7 +39,8 @@ async def run_online() -> None:
         # holds a snapshot, and CREATE INDEX CONCURRENTLY in another migrator waits for that.
         await guard.execution_options(isolation_level="AUTOCOMMIT")
         try_lock = text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")
-        while not await guard.scalar(try_lock):  # noqa: ASYNC110 (it waits for another process)
+        # No event can tell: it is another process that has the lock.
+        while not await guard.scalar(try_lock):  # noqa: ASYNC110
             await asyncio.sleep(LOCK_POLL)
         await conn.run_sync(migrate)
         # What another connection sees is committed: a migration that is rolled back fails silently.

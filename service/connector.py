@@ -95,6 +95,7 @@ async def _connect(options: dict[str, Any], lookup: Lookup) -> Any:
     await asyncio.wait([lookup])
     if error := lookup.exception():
         raise error
+    # asyncpg has no types.
     return await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
 
 

@@ -30,7 +30,8 @@ from service.coalesce import Coalescer
 SAMPLE_INTERVAL = 1.0  # seconds between looks at what goes up and down
 HAND_ON_INTERVAL = 0.05  # seconds that a request is counted by its worker alone
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client is half typed
+# prometheus_client has types in part only.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUESTS = Histogram(
@@ -138,5 +139,6 @@ def exposition() -> bytes:
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # half typed
+        # prometheus_client has types in part only.
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)

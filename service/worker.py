@@ -19,7 +19,8 @@ class Worker(UvicornWorker):
     the worker in the midst of them, and its lifespan never ends.
     """
 
-    CONFIG_KWARGS = {  # noqa: RUF012 (so the base has it)
+    # Not a ClassVar: the base class declares it for its instances.
+    CONFIG_KWARGS = {  # noqa: RUF012
         "loop": "uvloop",
         "http": ServiceProtocol,
         "access_log": False,
@@ -33,7 +34,8 @@ class Worker(UvicornWorker):
 
     def load_wsgi(self) -> None:
         """Load the application, and spare the collector what that made: it lives on anyway."""
-        super().load_wsgi()  # type: ignore[no-untyped-call]  # Gunicorn is untyped
+        # Gunicorn has no types.
+        super().load_wsgi()  # type: ignore[no-untyped-call]
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

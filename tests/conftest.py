@@ -48,6 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not docker_answers():
         for item in items:
             if item.get_closest_marker("docker"):
+                # Told in the run's header, too: these are the tests of containers.
                 item.add_marker(pytest.mark.skip(reason="Docker does not answer"))
 
 

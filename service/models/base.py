@@ -1,6 +1,7 @@
 """What all tables share: constraint names that a migration can rely on, and timestamps."""
 
 from datetime import datetime
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, DateTime, MetaData, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -18,7 +19,10 @@ class Base(DeclarativeBase):
     """The declarative base; a Python `int` is a bigint, a `datetime` always has a time zone."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map = {int: BigInteger(), datetime: DateTime(timezone=True)}  # noqa: RUF012 (SQLAlchemy's)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: BigInteger(),
+        datetime: DateTime(timezone=True),
+    }
 
 
 class TimestampMixin:

@@ -99,7 +99,8 @@ class Redis:
             self._listener.close()
         for writer in self._writers:
             writer.transport.abort()
-        while self._writers:  # noqa: ASYNC110 (each goes by itself)
+        # No event tells of the last: each is taken out when its own task ends.
+        while self._writers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

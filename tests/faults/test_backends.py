@@ -101,7 +101,8 @@ def test_no_request_notices_that_idle_backends_were_killed(postgres: Postgres, r
             await ask_all(client, times=3)
             for round_ in range(rounds):
                 killed += await administrator.fetchval(KILL)
-                while await administrator.fetchval(ALIVE):  # noqa: ASYNC110 (it tells nobody)
+                # PostgreSQL tells nobody when the last of them has ended.
+                while await administrator.fetchval(ALIVE):  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 # By turns one request of each kind and several.
                 outcomes = await ask_all(client, times=1 + 2 * (round_ % 2))
@@ -133,7 +134,8 @@ def test_nor_does_one_that_comes_while_they_end(postgres: Postgres, rounds: int)
             for _ in range(rounds):
                 # When all have asked anew: it is not about one that is killed twice.
                 enough = max(waves) + 2
-                while min(waves) < enough:  # noqa: ASYNC110 (the askers count, and tell nobody)
+                # An event for each asker would be more to read than their counts.
+                while min(waves) < enough:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 killed += await administrator.fetchval(f"{KILL} AND state = 'idle'")
 
