@@ -120,12 +120,13 @@ def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 class Sessions:
-    """Sessions in transactions, with two thirds of the pool's connections at most: whatever locks
-    they wait for, the calls that are coalesced find one. Those that wait for a connection are
-    bounded, and so is how long they do.
+    """Connections for what is not coalesced, two thirds of the pool's at most: whatever locks it
+    waits for, the calls that are coalesced find one. Those that wait for a connection are bounded,
+    and so is how long they do.
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        self._engine = engine
         self._new = create_sessions(engine)
         connections = settings.pool_size + settings.max_overflow
         self._free = asyncio.Semaphore(max(1, connections * 2 // 3))
@@ -140,11 +141,27 @@ class Sessions:
         Raises:
             QueueFull: as many as may wait for a connection, or it has waited for too long.
         """
+        async with self._turn(), self._new.begin() as session:
+            yield session
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for single statements, each committed by itself.
+
+        A row that many write is locked for its statement, not for a transaction's round trips.
+
+        Raises:
+            QueueFull: as many as may wait for a connection, or it has waited for too long.
+        """
+        async with self._turn(), self._engine.connect() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
         with TRANSACTIONS.track_inprogress():
             await self._wait()
             try:
-                async with self._new.begin() as session:
-                    yield session
+                yield
             finally:
                 self._free.release()
 

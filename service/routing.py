@@ -166,7 +166,7 @@ class StrictRequest(Request):
 def _again_if_undone(handle: Handler) -> Handler:
     """`handle`, run once more where nothing was done: a connection that waited had ended, say.
 
-    That is right for a handler of one transaction, or of one coalesced call.
+    That is right for a handler of one transaction, one statement, or one coalesced call.
     """
 
     async def handle_again(request: Request) -> Response:

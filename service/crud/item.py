@@ -1,13 +1,13 @@
 """Items: sets in, sets out."""
 
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     Boolean,
-    ColumnElement,
     Numeric,
     Text,
     any_,
@@ -17,12 +17,12 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal,
     select,
     text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from service.crud import item_list as lists
 from service.crud.item_list import COLUMNS
@@ -34,7 +34,28 @@ Connection = AsyncConnection | AsyncSession
 FAR = 1000  # rows that a page may skip and still be cheap
 EXPORT_BATCH = 500  # rows that come from the database at once
 
-GET_MANY = select(*COLUMNS).where(items.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+CHOSEN = items.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+OF_A_VERSION = items.c.version == any_(bindparam("versions", type_=ARRAY(BigInteger)))
+
+GET_MANY = select(*COLUMNS).where(CHOSEN)
+# What else it sets is given when it is executed.
+UPDATE_MANY = (
+    update(items)
+    .where(CHOSEN)
+    .values(version=items.c.version + 1, updated_at=func.now())
+    .returning(*COLUMNS)
+)
+DEACTIVATE_MANY = (
+    update(items)
+    .where(CHOSEN)
+    .values(
+        is_active=False,
+        version=case((items.c.is_active, items.c.version + 1), else_=items.c.version),
+        updated_at=case((items.c.is_active, func.now()), else_=items.c.updated_at),
+    )
+    .returning(items.c.id)
+)
+DELETE_MANY = delete(items).where(CHOSEN).returning(items.c.id)
 
 _given = (
     func.unnest(
@@ -127,13 +148,7 @@ async def update_many(
     Raises:
         IntegrityError, DBAPIError: a value breaks a constraint, or does not fit its column.
     """
-    statement = (
-        update(items)
-        .where(*_chosen(ids, versions))
-        .values(**values, version=items.c.version + 1, updated_at=func.now())
-        .returning(*COLUMNS)
-    )
-    rows = (await conn.execute(statement)).all()
+    rows = await _write(conn, UPDATE_MANY, ids, versions, values)
     found = {row.id: Item(*row) for row in rows}
     return [found.get(id_) for id_ in ids]
 
@@ -145,17 +160,7 @@ async def deactivate_many(
 
     Answers with the ids of those that exist, and are of one of the `versions`.
     """
-    statement = (
-        update(items)
-        .where(*_chosen(ids, versions))
-        .values(
-            is_active=False,
-            version=case((items.c.is_active, items.c.version + 1), else_=items.c.version),
-            updated_at=case((items.c.is_active, func.now()), else_=items.c.updated_at),
-        )
-        .returning(items.c.id)
-    )
-    return set((await conn.scalars(statement)).all())
+    return {row.id for row in await _write(conn, DEACTIVATE_MANY, ids, versions)}
 
 
 async def delete_many(
@@ -165,16 +170,26 @@ async def delete_many(
 
     Answers with the ids of those that existed, and were of one of the `versions`.
     """
-    statement = delete(items).where(*_chosen(ids, versions)).returning(items.c.id)
-    return set((await conn.scalars(statement)).all())
+    return {row.id for row in await _write(conn, DELETE_MANY, ids, versions)}
 
 
-def _chosen(ids: Sequence[int], versions: Sequence[int] | None) -> list[ColumnElement[bool]]:
-    """The condition of a write; PostgreSQL asks it again of a row that it had to wait for."""
-    chosen = [items.c.id == any_(literal(ids, ARRAY(BigInteger)))]
+async def _write(
+    conn: Connection,
+    statement: ReturningUpdate[Any] | ReturningDelete[Any],
+    ids: Sequence[int],
+    versions: Sequence[int] | None,
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> Sequence[Any]:
+    """Execute `statement` for the items chosen, and answer with what it returns.
+
+    PostgreSQL asks the condition again of a row that it had to wait for.
+    """
+    parameters = {**values, "ids": ids}
     if versions is not None:
-        chosen.append(items.c.version == any_(literal(versions, ARRAY(BigInteger))))
-    return chosen
+        statement = statement.where(OF_A_VERSION)
+        parameters["versions"] = versions
+    rows: Sequence[Any] = (await conn.execute(statement, parameters)).all()
+    return rows
 
 
 def shape(query: ItemQuery) -> Hashable:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.access import require_scope, takes_scope
 from service.conditional import check_version, expected_versions, is_unmodified
 from service.crud import item as crud
-from service.database import coalesce, get_db, transactional
+from service.database import Sessions, coalesce, transactional
 from service.domain.item import Item, ItemPage, ItemQuery
 from service.errors import NotFound, PreconditionFailed
 from service.idempotency import idempotency_key, once
@@ -73,7 +73,6 @@ TAKES_MERGE_PATCH = {
 }
 NO_SUCH_ITEM = "There is no such item"
 
-Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
 ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
 
 
@@ -90,11 +89,12 @@ async def create_item(request: Request, body: ItemCreate) -> Response:
     """Store an item. When the answer is 201 it is committed."""
     row = body.to_domain().to_dict()
     if key := idempotency_key(request):
+        async with _sessions(request).begin() as session:
 
-        async def create(session: AsyncSession) -> Response:
-            return _created(*await crud.create_many(session, [row]))
+            async def create() -> Response:
+                return _created(*await crud.create_many(session, [row]))
 
-        return await once(request, key, row, create)
+            return await once(request, session, key, row, create)
     return _created(await _calls(request).create(row))
 
 
@@ -158,11 +158,9 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
     responses=problems(400, 404, 412, 413, 422, 428),
     openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
 )
-async def replace_item(
-    request: Request, item_id: ItemId, body: ItemReplace, session: Session
-) -> Response:
+async def replace_item(request: Request, item_id: ItemId, body: ItemReplace) -> Response:
     """Replace an item's content in full: what is left out returns to its default."""
-    return await _update(request, session, item_id, body.to_domain().to_dict())
+    return await _update(request, item_id, body.to_domain().to_dict())
 
 
 @router.patch(
@@ -173,11 +171,9 @@ async def replace_item(
     responses=problems(400, 404, 412, 413, 415, 422, 428),
     openapi_extra=takes_scope("items:write") | takes_headers("If-Match") | TAKES_MERGE_PATCH,
 )
-async def update_item(
-    request: Request, item_id: ItemId, body: ItemUpdate, session: Session
-) -> Response:
+async def update_item(request: Request, item_id: ItemId, body: ItemUpdate) -> Response:
     """Change what is sent and nothing else; null clears `description` or `price`."""
-    return await _update(request, session, item_id, body.changes())
+    return await _update(request, item_id, body.changes())
 
 
 @router.delete(
@@ -191,7 +187,6 @@ async def update_item(
 async def delete_item(
     request: Request,
     item_id: ItemId,
-    session: Session,
     permanent: Annotated[
         bool, Query(description="Remove it for good; takes the scope `items:delete`")
     ] = False,
@@ -200,8 +195,10 @@ async def delete_item(
     if permanent:
         require_scope(request, "items:delete")
     delete_many = crud.delete_many if permanent else crud.deactivate_many
-    if item_id not in await delete_many(session, [item_id], expected_versions(request)):
-        await _refuse(session, item_id)
+    versions = expected_versions(request)
+    async with _sessions(request).connect() as conn:
+        if item_id not in await delete_many(conn, [item_id], versions):
+            await _refuse(conn, item_id)
     return Response(status_code=204)
 
 
@@ -210,24 +207,28 @@ def _calls(request: Request) -> ItemCalls:
     return calls
 
 
+def _sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
 def _created(item: Item) -> Response:
     return versioned_response(item, 201, [(b"location", f"/items/{item.id}".encode())])
 
 
-async def _update(
-    request: Request, session: AsyncSession, item_id: int, values: Mapping[str, Any]
-) -> Response:
+async def _update(request: Request, item_id: int, values: Mapping[str, Any]) -> Response:
     """Set `values` in the item, if it is of the version that the client expects."""
     versions = expected_versions(request)
-    if values:
-        (item,) = await crud.update_many(session, [item_id], values, versions)
-    else:
-        (item,) = await crud.get_many(session, [item_id])
-        check_version(item, versions)
-    return versioned_response(item) if item else await _refuse(session, item_id)
+    async with _sessions(request).connect() as conn:
+        if values:
+            (item,) = await crud.update_many(conn, [item_id], values, versions)
+        else:
+            (item,) = await crud.get_many(conn, [item_id])
+            check_version(item, versions)
+        return versioned_response(item) if item else await _refuse(conn, item_id)
 
 
-async def _refuse(session: AsyncSession, item_id: int) -> NoReturn:
+async def _refuse(conn: AsyncConnection, item_id: int) -> NoReturn:
     """Say why a write found no item: there is none, or it is of another version."""
-    (item,) = await crud.get_many(session, [item_id])
+    (item,) = await crud.get_many(conn, [item_id])
     raise PreconditionFailed if item else NotFound(NO_SUCH_ITEM)

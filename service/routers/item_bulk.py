@@ -1,10 +1,13 @@
 """Many items at once."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access import takes_scope
 from service.crud import item as crud
+from service.database import get_db
 from service.idempotency import idempotency_key, once
 from service.openapi import operation_id, problems, takes_headers
 from service.responses import json_response
@@ -28,14 +31,17 @@ router = APIRouter(
     responses=problems(400, 409, 413, 422),
     openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
 )
-async def create_items(request: Request, body: ItemBulk) -> Response:
+async def create_items(
+    request: Request,
+    body: ItemBulk,
+    session: Annotated[AsyncSession, Depends(get_db, scope="function")],
+) -> Response:
     """Store up to 1,000 items, all or none. When the answer is 201 they are committed."""
     rows = [item.to_domain().to_dict() for item in body.items]
 
-    async def create(session: AsyncSession) -> Response:
+    async def create() -> Response:
         return json_response({"items": await crud.create_many(session, rows)}, 201)
 
     if key := idempotency_key(request):
-        return await once(request, key, rows, create)
-    async with request.app.state.sessions.begin() as session:
-        return await create(session)
+        return await once(request, session, key, rows, create)
+    return await create()
