@@ -48,10 +48,10 @@ def when_ready(server: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """Forget what a worker that is gone had in use; what it counted stays."""
     if metrics_dir:
-        # Not before PROMETHEUS_MULTIPROC_DIR is set, which it looks for when it is imported.
-        from prometheus_client.multiprocess import mark_process_dead
+        # Not before PROMETHEUS_MULTIPROC_DIR is set, which prometheus_client looks for.
+        from service.metric_files import join_dead
 
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # half typed
+        join_dead(Path(metrics_dir), alive=server.WORKERS)
 
 
 def on_exit(server: Any) -> None:

@@ -8,6 +8,7 @@ import platform
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,7 @@ from sqlalchemy.pool import QueuePool
 
 from service import __version__
 from service.coalesce import Coalescer
+from service.metric_files import unchanged
 
 SAMPLE_INTERVAL = 1.0  # seconds between looks at what goes up and down
 HAND_ON_INTERVAL = 0.05  # seconds that a request is counted by its worker alone
@@ -136,9 +138,10 @@ async def sample(statistics: RequestStatistics, engine: AsyncEngine) -> None:
 
 def exposition() -> bytes:
     """All of it, in Prometheus's text format; of all workers, where there are several."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        # prometheus_client has types in part only.
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    if (directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is None:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    # prometheus_client has types in part only.
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    with unchanged(Path(directory)):
+        return generate_latest(registry)

@@ -16,10 +16,12 @@ import httpx2 as httpx
 import psutil
 import pytest
 from fastapi import FastAPI
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
 from service.main import create_app
+from service.metric_files import join_dead, unchanged
 from service.metrics import HAND_ON_INTERVAL
 from service.settings import Settings
 from tests.conftest import serving
@@ -70,6 +72,14 @@ def ask(server: Server, method: str, path: str) -> int:
 def workers(server: Server) -> list[psutil.Process]:
     """The processes that serve and have started to."""
     return psutil.Process(server.process.pid).children()
+
+
+def kill_workers(server: Server) -> None:
+    """Kill both, and wait for those that take their place."""
+    started = len(server.events("started"))
+    for worker in workers(server):
+        os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: len(server.events("started")) == started + 2)
 
 
 def files_of(worker: psutil.Process) -> set[Path]:
@@ -167,7 +177,6 @@ def test_what_is_under_way_is_told_and_forgotten_when_its_worker_is_killed(
 ) -> None:
     ask(server, "GET", "/items/0")
     before = metrics_of(server)
-    started = len(server.events("started"))
     with holding(database_url, "BEGIN; LOCK TABLE items"), ThreadPoolExecutor(8) as threads:
         asked = [threads.submit(ask, server, "GET", f"/items/{n}") for n in range(8)]
 
@@ -176,11 +185,8 @@ def test_what_is_under_way_is_told_and_forgotten_when_its_worker_is_killed(
 
         wait_until(lambda: gauge("http_requests_in_progress") >= 8)
         assert gauge("database_connections_in_use") >= 1
-        victims = workers(server)
-        for victim in victims:
-            os.kill(victim.pid, signal.SIGKILL)
+        kill_workers(server)
         assert all(isinstance(request.exception(PATIENCE), OSError) for request in asked)
-        wait_until(lambda: len(server.events("started")) == started + 2)
 
         # The new ones count from nothing; what the old ones have counted stays.
         wait_until(lambda: gauge("http_requests_in_progress") <= 2)
@@ -191,6 +197,40 @@ def test_what_is_under_way_is_told_and_forgotten_when_its_worker_is_killed(
     assert value(after, "coalescer_set_size_count", call="item.get_many") >= value(
         before, "coalescer_set_size_count", call="item.get_many"
     )
+
+
+def test_what_the_dead_have_counted_is_kept_in_one_file_of_each_kind(server: Server) -> None:
+    for _ in range(3):
+        for _ in range(20):
+            ask(server, "GET", "/items/0")
+        before = metrics_of(server)
+        kill_workers(server)
+        after = metrics_of(server)
+        assert requests(after) == requests(before)
+        assert value(after, "coalescer_set_size_sum", call="item.get_many") == value(
+            before, "coalescer_set_size_sum", call="item.get_many"
+        )
+    alive = workers(server)
+    wait_until(lambda: all(files_of(worker) for worker in alive))
+    (folder,) = {file.parent for worker in alive for file in files_of(worker)}
+    owners = {file.stem.rpartition("_")[2] for file in folder.glob("*.db")}
+    assert owners == {"dead", *(str(worker.pid) for worker in alive)}
+
+
+def test_what_is_read_does_not_move_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "counter_1.db"
+    sums = MmapedDict(file)  # type: ignore[no-untyped-call]
+    sums.write_value("requests", 3.0, 0.0)  # type: ignore[no-untyped-call]
+    sums.close()  # type: ignore[no-untyped-call]
+    with unchanged(tmp_path):
+        join_dead(tmp_path, alive=())
+        assert file.exists()
+    join_dead(tmp_path, alive={1})
+    assert file.exists()
+    join_dead(tmp_path, alive=())
+    (joined,) = tmp_path.glob("*.db")
+    ((_, number, _, _),) = MmapedDict.read_all_values_from_file(joined)  # type: ignore[no-untyped-call]
+    assert number == 3
 
 
 def test_nothing_is_left_behind(database_url: str) -> None:

@@ -5,7 +5,8 @@ from fastapi import APIRouter, Response
 from service.crud import item as crud
 from service.errors import NotFound
 from service.responses import versioned_response
-from service.routers.item import ItemId, Session
+from service.routers.item import ItemId
+from service.routers.item_bulk import Session
 from service.routing import StrictRoute
 from service.schemas.item import ItemCreate
 

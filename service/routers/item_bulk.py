@@ -21,6 +21,8 @@ router = APIRouter(
     generate_unique_id_function=operation_id,
 )
 
+Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
+
 
 @router.post(
     "/bulk",
@@ -31,11 +33,7 @@ router = APIRouter(
     responses=problems(400, 409, 413, 422),
     openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
 )
-async def create_items(
-    request: Request,
-    body: ItemBulk,
-    session: Annotated[AsyncSession, Depends(get_db, scope="function")],
-) -> Response:
+async def create_items(request: Request, body: ItemBulk, session: Session) -> Response:
     """Store up to 1,000 items, all or none. When the answer is 201 they are committed."""
     rows = [item.to_domain().to_dict() for item in body.items]
 
