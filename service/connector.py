@@ -19,6 +19,9 @@ PATIENCE = 160  # looks, 0.8 s, until it matters whether the database's host is 
 REACH = 20  # looks, 0.1 s, for its kernel to take a connection
 TIMEOUT = 5.0  # seconds for a connection of a host that is
 INTERVAL = 1.0  # seconds between attempts to find one that was not; several may be under way
+# Seconds, seconds, times: a connection that waits in the pool ends 11 s after a host that went
+# without a word. Else the request that takes it would find out, at the price of its deadline.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
 
 
 class Connector:
@@ -96,7 +99,17 @@ async def _connect(options: dict[str, Any], lookup: Lookup) -> Any:
     if error := lookup.exception():
         raise error
     # asyncpg has no types.
-    return await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+    conn = await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+    _keep_alive(conn._transport.get_extra_info("socket"))
+    return conn
+
+
+def _keep_alive(sock: Any) -> None:
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):  # Linux's names
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _is_there(lookup: Lookup) -> bool:

@@ -1,6 +1,7 @@
 """The engine and the sessions: what connections are told, lost connections, and when it commits."""
 
 import asyncio
+import socket
 from typing import Annotated, Any
 
 import httpx2 as httpx
@@ -77,6 +78,21 @@ async def test_a_lost_connection_is_replaced_without_an_error(
     async with engine.connect() as conn:
         assert await conn.scalar(text("SELECT pg_backend_pid()")) != pid
     await engine.dispose()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="Linux's names")
+async def test_a_connection_that_waits_asks_whether_its_host_is_there(
+    conn: AsyncConnection,
+) -> None:
+    driver: Any = (await conn.get_raw_connection()).driver_connection
+    connected = driver._transport.get_extra_info("socket")
+    assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 5),
+        (socket.TCP_KEEPINTVL, 2),
+        (socket.TCP_KEEPCNT, 3),
+    ):
+        assert connected.getsockopt(socket.IPPROTO_TCP, option) == value
 
 
 async def test_requests_do_not_notice_lost_connections(
