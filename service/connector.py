@@ -19,9 +19,9 @@ PATIENCE = 160  # looks, 0.8 s, until it matters whether the database's host is 
 REACH = 20  # looks, 0.1 s, for its kernel to take a connection
 TIMEOUT = 5.0  # seconds for a connection of a host that is
 INTERVAL = 1.0  # seconds between attempts to find one that was not; several may be under way
-# Seconds, seconds, times: a connection that waits in the pool ends 11 s after a host that went
-# without a word. Else the request that takes it would find out, at the price of its deadline.
-KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
+# Seconds, seconds, times: a connection that waits in the pool ends 8 s after a host that went
+# without a word, before the first request has found out. Else each would cost one its deadline.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 4}
 
 
 class Connector:

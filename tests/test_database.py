@@ -88,9 +88,9 @@ async def test_a_connection_that_waits_asks_whether_its_host_is_there(
     connected = driver._transport.get_extra_info("socket")
     assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     for option, value in (
-        (socket.TCP_KEEPIDLE, 5),
-        (socket.TCP_KEEPINTVL, 2),
-        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_KEEPIDLE, 4),
+        (socket.TCP_KEEPINTVL, 1),
+        (socket.TCP_KEEPCNT, 4),
     ):
         assert connected.getsockopt(socket.IPPROTO_TCP, option) == value
 
