@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.main import create_app
@@ -35,6 +37,30 @@ async def create(client: httpx.AsyncClient, **values: Any) -> Any:
 
 async def read(client: httpx.AsyncClient, item: Any) -> Any:
     return (await client.get(f"/items/{item['id']}")).json()
+
+
+@pytest.mark.parametrize(("method", "query", "body"), EVERY_CALL_ON_ONE)
+async def test_each_call_on_an_item_is_one_statement(
+    app: FastAPI, client: httpx.AsyncClient, method: str, query: str, body: Any
+) -> None:
+    """A transaction would lock the item for its round trips, too."""
+    item = await create(client)
+    sent: list[str] = []
+
+    @event.listens_for(app.state.engine.sync_engine, "before_cursor_execute")
+    def note(_: object, cursor: object, statement: str, *rest: object) -> None:
+        sent.append(statement)
+
+    @event.listens_for(app.state.engine.sync_engine, "checkout")
+    def watch(connection: AdaptedConnection, record: object, proxy: object) -> None:
+        driver: Any = connection.driver_connection
+        driver.add_query_logger(lambda query: sent.append(query.query))  # BEGIN and COMMIT
+
+    await client.request(method, f"/items/{item['id']}{query}", json=body)
+    item = await create(client)
+    sent.clear()  # what a connection says for the first time
+    await client.request(method, f"/items/{item['id']}{query}", json=body)
+    assert len(sent) == 1
 
 
 async def test_create_answers_with_the_item_and_its_address(client: httpx.AsyncClient) -> None:
