@@ -51,7 +51,7 @@ def child_exit(server: Any, worker: Any) -> None:
         # Not before PROMETHEUS_MULTIPROC_DIR is set, which prometheus_client looks for.
         from service.metric_files import join_dead
 
-        join_dead(Path(metrics_dir), alive=server.WORKERS)
+        join_dead(Path(metrics_dir))
 
 
 def on_exit(server: Any) -> None:

@@ -4,7 +4,8 @@ What a worker counted stays when it ends. In a file of its own, though, that wou
 scrape for ever, and fill the memory that it is in.
 """
 
-from collections.abc import Container, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
@@ -19,8 +20,8 @@ def unchanged(directory: Path) -> Iterator[None]:
         yield
 
 
-def join_dead(directory: Path, alive: Container[int]) -> None:
-    """Add up what was counted by processes that are not `alive`, in one file of each kind.
+def join_dead(directory: Path) -> None:
+    """Add up what was counted by processes that are gone, in one file of each kind.
 
     What is being read just now is left for the next time.
     """
@@ -28,12 +29,22 @@ def join_dead(directory: Path, alive: Container[int]) -> None:
         with _locked(directory, LOCK_EX | LOCK_NB):
             for file in directory.glob("*.db"):
                 kind, _, process = file.stem.rpartition("_")
-                if process.isdecimal() and int(process) not in alive:
-                    if kind in ("counter", "histogram"):
+                if process.isdecimal() and not _is_alive(int(process)):
+                    if kind in ("counter", "histogram") and file.stat().st_size:
                         _add(file, directory / f"{kind}_dead.db")
                     file.unlink()  # a gauge tells of the living
     except BlockingIOError:
         pass
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 # prometheus_client has types in part only.

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -218,17 +219,20 @@ def test_what_the_dead_have_counted_is_kept_in_one_file_of_each_kind(server: Ser
 
 
 def test_what_is_read_does_not_move_meanwhile(tmp_path: Path) -> None:
-    file = tmp_path / "counter_1.db"
-    sums = MmapedDict(file)  # type: ignore[no-untyped-call]
-    sums.write_value("requests", 3.0, 0.0)  # type: ignore[no-untyped-call]
-    sums.close()  # type: ignore[no-untyped-call]
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine, its = (tmp_path / f"counter_{process}.db" for process in (os.getpid(), ended.pid))
+    for file in (mine, its):
+        sums = MmapedDict(file)  # type: ignore[no-untyped-call]
+        sums.write_value("requests", 3.0, 0.0)  # type: ignore[no-untyped-call]
+        sums.close()  # type: ignore[no-untyped-call]
+    (tmp_path / f"histogram_{ended.pid}.db").touch()  # it was killed before it counted
     with unchanged(tmp_path):
-        join_dead(tmp_path, alive=())
-        assert file.exists()
-    join_dead(tmp_path, alive={1})
-    assert file.exists()
-    join_dead(tmp_path, alive=())
-    (joined,) = tmp_path.glob("*.db")
+        join_dead(tmp_path)
+        assert its.exists()
+    join_dead(tmp_path)
+    joined = tmp_path / "counter_dead.db"
+    assert set(tmp_path.glob("*.db")) == {mine, joined}
     ((_, number, _, _),) = MmapedDict.read_all_values_from_file(joined)  # type: ignore[no-untyped-call]
     assert number == 3
 
