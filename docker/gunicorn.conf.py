@@ -33,8 +33,9 @@ control_socket_disable = True
 
 # Where the workers keep what they count, for /metrics to sum up. In memory, too, where it can be.
 metrics_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+made_dir = None
 if settings.metrics_enabled and not metrics_dir:
-    metrics_dir = tempfile.mkdtemp(prefix="items-metrics-", dir=worker_tmp_dir)
+    metrics_dir = made_dir = tempfile.mkdtemp(prefix="items-metrics-", dir=worker_tmp_dir)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
 logconfig_dict = logging_config(settings)
 
@@ -49,12 +50,18 @@ def child_exit(server: Any, worker: Any) -> None:
     """Forget what a worker that is gone had in use; what it counted stays."""
     if metrics_dir:
         # Not before PROMETHEUS_MULTIPROC_DIR is set, which prometheus_client looks for.
+        from prometheus_client.multiprocess import mark_process_dead
+
         from service.metric_files import join_dead
 
-        join_dead(Path(metrics_dir))
+        try:
+            mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # half typed
+            join_dead(Path(metrics_dir))
+        except Exception:  # would end the service
+            server.log.exception("Metrics of a worker that ended are left as they are")
 
 
 def on_exit(server: Any) -> None:
     """Leave nothing behind."""
-    if metrics_dir:
-        shutil.rmtree(metrics_dir, ignore_errors=True)
+    if made_dir:
+        shutil.rmtree(made_dir, ignore_errors=True)

@@ -100,7 +100,8 @@ async def _connect(options: dict[str, Any], lookup: Lookup) -> Any:
         raise error
     # asyncpg has no types.
     conn = await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
-    _keep_alive(conn._transport.get_extra_info("socket"))
+    with suppress(OSError, ValueError):  # it has ended already: the pool finds that out
+        _keep_alive(conn._transport.get_extra_info("socket"))
     return conn
 
 

@@ -73,6 +73,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
             "server_settings": {
                 "application_name": "items-service",
                 "timezone": "UTC",
+                "default_transaction_isolation": "read committed",
                 "statement_timeout": str(settings.statement_timeout_ms),
                 "lock_timeout": str(LOCK_TIMEOUT_MS),
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
@@ -146,9 +147,10 @@ class Sessions:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for single statements, each committed by itself.
+        """A connection for a call of one statement, which is committed by itself.
 
         A row that many write is locked for its statement, not for a transaction's round trips.
+        What follows a statement that found nothing to change may stand by itself, too.
 
         Raises:
             QueueFull: as many as may wait for a connection, or it has waited for too long.
@@ -179,10 +181,11 @@ class Sessions:
 
 
 async def get_db(request: Request) -> AsyncIterator[AsyncSession]:
-    """A session in a transaction, for one request.
+    """A session in a transaction, for a request of several statements.
 
     Depend on it with `scope="function"`: it then commits before the answer is sent, so that a
-    commit that fails is an error and not a success.
+    commit that fails is an error and not a success. Where bodies are large, take `sessions.begin()`
+    in the operation instead: what it depends on is there before its body is validated.
     """
     async with request.app.state.sessions.begin() as session:
         yield session

@@ -46,18 +46,13 @@ def idempotency_key(request: Request) -> str | None:
 
 
 async def once(
-    request: Request,
-    session: AsyncSession,
-    key: str,
-    content: Any,
-    act: Callable[[], Awaitable[Response]],
+    request: Request, key: str, content: Any, act: Callable[[AsyncSession], Awaitable[Response]]
 ) -> Response:
     """What `act` answers, or answered when this request came with this key before.
 
     Args:
-        session: in a transaction, which ends before the answer is sent.
         content: the request's, as far as it matters; a repeated one must have the same.
-        act: does the work, in the same transaction.
+        act: does the work within the session's transaction.
 
     Raises:
         InProgress: the first request with this key is not answered yet.
@@ -66,17 +61,18 @@ async def once(
     owner = client_name(request) or ""
     asked = orjson.dumps([request.method, request.scope["path"], content], default=str)
     fingerprint = hashlib.sha256(asked).digest()
-    if not await _locks(session, owner, key):
-        raise InProgress
-    if stored := await crud.find_answer(session, owner, key):
-        if stored.fingerprint != fingerprint:
-            raise KeyReused
-        return _replay(stored)
-    response = await act()
-    headers = [[name.decode(), value.decode()] for name, value in response.raw_headers]
-    answer = StoredAnswer(fingerprint, response.status_code, headers, bytes(response.body))
-    ttl = request.app.state.settings.idempotency_ttl
-    await crud.store_answer(session, owner, key, answer, ttl)
+    async with request.app.state.sessions.begin() as session:
+        if not await _locks(session, owner, key):
+            raise InProgress
+        if stored := await crud.find_answer(session, owner, key):
+            if stored.fingerprint != fingerprint:
+                raise KeyReused
+            return _replay(stored)
+        response = await act(session)
+        headers = [[name.decode(), value.decode()] for name, value in response.raw_headers]
+        answer = StoredAnswer(fingerprint, response.status_code, headers, bytes(response.body))
+        ttl = request.app.state.settings.idempotency_ttl
+        await crud.store_answer(session, owner, key, answer, ttl)
     return response
 
 

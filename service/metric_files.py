@@ -5,12 +5,14 @@ scrape for ever, and fill the memory that it is in.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from prometheus_client.mmap_dict import MmapedDict
+
+KINDS = ("counter", "histogram")  # of which the numbers of all processes are added up
 
 
 @contextmanager
@@ -23,35 +25,51 @@ def unchanged(directory: Path) -> Iterator[None]:
 def join_dead(directory: Path) -> None:
     """Add up what was counted by processes that are gone, in one file of each kind.
 
-    What is being read just now is left for the next time.
+    While a scrape is under way it does nothing: the next time is early enough.
+
+    Raises:
+        OSError: there is no room for that file, say; the others stay as they are.
     """
     try:
         with _locked(directory, LOCK_EX | LOCK_NB):
-            for file in directory.glob("*.db"):
-                kind, _, process = file.stem.rpartition("_")
-                if process.isdecimal() and not _is_alive(int(process)):
-                    if kind in ("counter", "histogram") and file.stat().st_size:
-                        _add(file, directory / f"{kind}_dead.db")
-                    file.unlink()  # a gauge tells of the living
+            for kind in KINDS:
+                if dead := [file for file in directory.glob(f"{kind}_*.db") if _is_of_dead(file)]:
+                    _join(dead, directory / f"{kind}_dead.db")
     except BlockingIOError:
         pass
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+def _is_of_dead(file: Path) -> bool:
+    process = file.stem.rpartition("_")[2]
+    if not process.isdecimal():
         return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
     except PermissionError:
         pass
-    return True
+    return False
+
+
+def _join(files: Iterable[Path], total: Path) -> None:
+    # One that is empty was made by a worker that was killed before it counted.
+    if parts := [file for file in (total, *files) if file.exists() and file.stat().st_size]:
+        new = total.with_suffix(".new")
+        # All the room first: a store through the mapping, where there is none, would be a SIGBUS.
+        new.write_bytes(bytes(sum(file.stat().st_size for file in parts)))
+        _add_up(parts, new)
+        new.replace(total)
+    for file in files:
+        file.unlink()
 
 
 # prometheus_client has types in part only.
-def _add(file: Path, total: Path) -> None:
+def _add_up(parts: Iterable[Path], total: Path) -> None:
     sums = MmapedDict(total)  # type: ignore[no-untyped-call]
-    for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(file):  # type: ignore[no-untyped-call]
-        sums.write_value(key, sums.read_value(key)[0] + value, timestamp)  # type: ignore[no-untyped-call]
+    for part in parts:
+        for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(part):  # type: ignore[no-untyped-call]
+            sums.write_value(key, sums.read_value(key)[0] + value, timestamp)  # type: ignore[no-untyped-call]
     sums.close()  # type: ignore[no-untyped-call]
 
 

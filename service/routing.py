@@ -184,6 +184,8 @@ def _end_dependencies(handle: Handler) -> Handler:
     """FastAPI's handler, which ends what it depends on when it ends, and so may be run again."""
 
     async def handle_and_end(request: Request) -> Response:
+        if isinstance(request, StrictRequest):
+            await request.body()  # FastAPI would make a 400 of whatever this raises
         async with AsyncExitStack() as stack:
             request.scope["fastapi_function_astack"] = stack  # in place of the route's
             return await handle(request)

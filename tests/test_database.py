@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import httpx2 as httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from sqlalchemy import event, text
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from service.crud import item as crud
 from service.database import create_engine, get_db
 from service.main import create_app
+from service.routing import StrictRoute
+from service.schemas.item import ItemCreate
 from service.settings import Settings
 from tests.processes import PATIENCE, connection
 
@@ -44,6 +46,7 @@ async def until_closed(driver: Any) -> None:
     [
         ("application_name", "items-service"),
         ("timezone", "UTC"),
+        ("default_transaction_isolation", "read committed"),
         ("statement_timeout", "5s"),
         ("lock_timeout", "3s"),
         ("idle_in_transaction_session_timeout", "30s"),
@@ -195,6 +198,25 @@ async def test_get_db_commits_before_the_answer(app: FastAPI, client: httpx.Asyn
     assert (await client.post("/store?is_fine=true")).status_code == 200
     assert (await client.post("/store?is_fine=false")).status_code == 422
     assert [item["name"] for item in (await client.get("/items")).json()["items"]] == ["Kept"]
+
+
+async def test_what_the_body_meets_is_no_fault_of_the_client(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    """FastAPI answers 400 to whatever is raised while it reads one."""
+
+    async def store(session: Session, body: ItemCreate) -> None:
+        raise AssertionError
+
+    router = APIRouter(route_class=StrictRoute)
+    router.add_api_route("/store", store, methods=["POST"])
+    app.include_router(router)
+
+    app.state.room.left = 0
+    for path in ("/store", "/items", "/items/bulk"):
+        answer = await client.post(path, json={"name": "Lamp"})
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
 
 
 async def test_get_db_rolls_back_on_an_error(app: FastAPI, client: httpx.AsyncClient) -> None:

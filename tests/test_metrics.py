@@ -77,6 +77,7 @@ def workers(server: Server) -> list[psutil.Process]:
 
 def kill_workers(server: Server) -> None:
     """Kill both, and wait for those that take their place."""
+    wait_until(lambda: len(server.events("started")) >= 2)
     started = len(server.events("started"))
     for worker in workers(server):
         os.kill(worker.pid, signal.SIGKILL)
@@ -86,6 +87,11 @@ def kill_workers(server: Server) -> None:
 def files_of(worker: psutil.Process) -> set[Path]:
     """Where a worker keeps what it counts."""
     return {Path(f.path) for f in worker.open_files() if f.path.endswith(f"{worker.pid}.db")}
+
+
+def owners(folder: Path) -> set[str]:
+    """Of the files in which workers count."""
+    return {file.stem.rpartition("_")[2] for file in folder.glob("*.db")}
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +220,13 @@ def test_what_the_dead_have_counted_is_kept_in_one_file_of_each_kind(server: Ser
     alive = workers(server)
     wait_until(lambda: all(files_of(worker) for worker in alive))
     (folder,) = {file.parent for worker in alive for file in files_of(worker)}
-    owners = {file.stem.rpartition("_")[2] for file in folder.glob("*.db")}
-    assert owners == {"dead", *(str(worker.pid) for worker in alive)}
+    assert owners(folder) == {"dead", *(str(worker.pid) for worker in alive)}
+    with unchanged(folder):  # a scrape is under way: gauges are of the living all the same
+        kill_workers(server)
+        assert {str(worker.pid) for worker in alive} <= owners(folder)
+        assert value(metrics_of(server), "database_connections_max") <= 2 * (3 + 10)
+    kill_workers(server)
+    assert owners(folder).isdisjoint(str(worker.pid) for worker in alive)
 
 
 def test_what_is_read_does_not_move_meanwhile(tmp_path: Path) -> None:
@@ -235,6 +246,22 @@ def test_what_is_read_does_not_move_meanwhile(tmp_path: Path) -> None:
     assert set(tmp_path.glob("*.db")) == {mine, joined}
     ((_, number, _, _),) = MmapedDict.read_all_values_from_file(joined)  # type: ignore[no-untyped-call]
     assert number == 3
+
+
+def test_a_file_that_is_broken_does_not_end_the_service(database_url: str, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / f"counter_{ended.pid}.db").write_bytes(b"\xff\x0f\0\0" * 4)
+    environment = {
+        **{"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2"},
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+    }
+    with running("serve", env=environment) as server:
+        kill_workers(server)
+        assert len(server.events("Metrics of a worker that ended are left as they are")) == 2
+        assert ask(server, "GET", "/health/live") == 200
+        assert server.end() == 0
+    assert tmp_path.exists()  # it is not the service's own
 
 
 def test_nothing_is_left_behind(database_url: str) -> None:

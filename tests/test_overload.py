@@ -43,6 +43,8 @@ async def test_as_many_sessions_as_may_wait_and_no_more(app: FastAPI) -> None:
         ]
         assert [answer.status_code for answer in answers] == [503] * 3
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+        # What is wrong is told all the same.
+        assert (await client.post("/items/bulk", json={"items": [{}]})).status_code == 422
         # What takes no session goes on: a part of the pool is left for it.
         assert (await client.post("/items", json={"name": "Lamp"})).status_code == 201
         assert (await client.get("/items/1")).status_code == 200

@@ -1,16 +1,21 @@
 """The hot operations as they are without the coalescer: a session each, in a transaction."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.crud import item as crud
+from service.database import get_db
 from service.errors import NotFound
 from service.responses import versioned_response
 from service.routers.item import ItemId
-from service.routers.item_bulk import Session
 from service.routing import StrictRoute
 from service.schemas.item import ItemCreate
 
 router = APIRouter(prefix="/items", route_class=StrictRoute)
+
+Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
 
 
 @router.post("", status_code=201)

@@ -1,7 +1,6 @@
 """Items: sets in, sets out."""
 
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -178,13 +177,13 @@ async def _write(
     statement: ReturningUpdate[Any] | ReturningDelete[Any],
     ids: Sequence[int],
     versions: Sequence[int] | None,
-    values: Mapping[str, Any] = MappingProxyType({}),
+    values: Mapping[str, Any] | None = None,
 ) -> Sequence[Any]:
     """Execute `statement` for the items chosen, and answer with what it returns.
 
     PostgreSQL asks the condition again of a row that it had to wait for.
     """
-    parameters = {**values, "ids": ids}
+    parameters = {**(values or {}), "ids": ids}
     if versions is not None:
         statement = statement.where(OF_A_VERSION)
         parameters["versions"] = versions

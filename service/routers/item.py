@@ -1,10 +1,11 @@
 """Items over HTTP. The slice to copy: this file, and `item.py` in each of the other layers."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from service.access import require_scope, takes_scope
 from service.conditional import check_version, expected_versions, is_unmodified
@@ -89,12 +90,11 @@ async def create_item(request: Request, body: ItemCreate) -> Response:
     """Store an item. When the answer is 201 it is committed."""
     row = body.to_domain().to_dict()
     if key := idempotency_key(request):
-        async with _sessions(request).begin() as session:
 
-            async def create() -> Response:
-                return _created(*await crud.create_many(session, [row]))
+        async def create(session: AsyncSession) -> Response:
+            return _created(*await crud.create_many(session, [row]))
 
-            return await once(request, session, key, row, create)
+        return await once(request, key, row, create)
     return _created(await _calls(request).create(row))
 
 
@@ -196,9 +196,9 @@ async def delete_item(
         require_scope(request, "items:delete")
     delete_many = crud.delete_many if permanent else crud.deactivate_many
     versions = expected_versions(request)
-    async with _sessions(request).connect() as conn:
+    async with _connect(request) as conn:
         if item_id not in await delete_many(conn, [item_id], versions):
-            await _refuse(conn, item_id)
+            await _refuse(conn, item_id, versions)
     return Response(status_code=204)
 
 
@@ -207,9 +207,9 @@ def _calls(request: Request) -> ItemCalls:
     return calls
 
 
-def _sessions(request: Request) -> Sessions:
+def _connect(request: Request) -> AbstractAsyncContextManager[AsyncConnection]:
     sessions: Sessions = request.app.state.sessions
-    return sessions
+    return sessions.connect()
 
 
 def _created(item: Item) -> Response:
@@ -219,16 +219,17 @@ def _created(item: Item) -> Response:
 async def _update(request: Request, item_id: int, values: Mapping[str, Any]) -> Response:
     """Set `values` in the item, if it is of the version that the client expects."""
     versions = expected_versions(request)
-    async with _sessions(request).connect() as conn:
+    async with _connect(request) as conn:
         if values:
             (item,) = await crud.update_many(conn, [item_id], values, versions)
         else:
             (item,) = await crud.get_many(conn, [item_id])
             check_version(item, versions)
-        return versioned_response(item) if item else await _refuse(conn, item_id)
+        return versioned_response(item) if item else await _refuse(conn, item_id, versions)
 
 
-async def _refuse(conn: AsyncConnection, item_id: int) -> NoReturn:
+async def _refuse(conn: AsyncConnection, item_id: int, versions: list[int] | None) -> NoReturn:
     """Say why a write found no item: there is none, or it is of another version."""
-    (item,) = await crud.get_many(conn, [item_id])
-    raise PreconditionFailed if item else NotFound(NO_SUCH_ITEM)
+    if versions is not None and (await crud.get_many(conn, [item_id]))[0]:
+        raise PreconditionFailed
+    raise NotFound(NO_SUCH_ITEM)

@@ -1,13 +1,10 @@
 """Many items at once."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access import takes_scope
 from service.crud import item as crud
-from service.database import get_db
 from service.idempotency import idempotency_key, once
 from service.openapi import operation_id, problems, takes_headers
 from service.responses import json_response
@@ -21,8 +18,6 @@ router = APIRouter(
     generate_unique_id_function=operation_id,
 )
 
-Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
-
 
 @router.post(
     "/bulk",
@@ -33,13 +28,14 @@ Session = Annotated[AsyncSession, Depends(get_db, scope="function")]
     responses=problems(400, 409, 413, 422),
     openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
 )
-async def create_items(request: Request, body: ItemBulk, session: Session) -> Response:
+async def create_items(request: Request, body: ItemBulk) -> Response:
     """Store up to 1,000 items, all or none. When the answer is 201 they are committed."""
     rows = [item.to_domain().to_dict() for item in body.items]
 
-    async def create() -> Response:
+    async def create(session: AsyncSession) -> Response:
         return json_response({"items": await crud.create_many(session, rows)}, 201)
 
     if key := idempotency_key(request):
-        return await once(request, session, key, rows, create)
-    return await create()
+        return await once(request, key, rows, create)
+    async with request.app.state.sessions.begin() as session:
+        return await create(session)
