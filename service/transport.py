@@ -20,7 +20,7 @@ MAX_HEADERS = 128
 MAX_PIPELINED = 100
 HEAD_TIMEOUT = 10.0  # seconds for a request's head, once it has begun
 TOO_LARGE = 431, "header-too-large", "Request header fields too large"
-DRAIN = 1.0  # seconds that a new connection has for its request when the worker ends
+DRAIN = 1.0  # seconds that a connection has for a request on its way when the worker ends
 
 
 class ServiceProtocol(HttpToolsProtocol):
@@ -130,8 +130,9 @@ class ServiceProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
-        """End the connection; a new one has a moment for the request that it was made for."""
-        if self.cycle is None and not self.transport.is_closing():
+        """End the connection, once it is idle; one that is has a moment for what is on its way."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and not self.transport.is_closing():
             self.is_draining = True
             self.loop.call_later(DRAIN, super().shutdown)
         else:

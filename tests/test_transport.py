@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -551,25 +551,30 @@ async def test_a_connection_ends_with_its_request_where_that_says_so(
     assert await connection.ends() == b""
 
 
-async def test_a_new_connection_still_has_its_request_answered_when_the_worker_ends(
+async def test_an_idle_connection_still_has_its_request_answered_when_the_worker_ends(
     server: uvicorn.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "DRAIN", PATIENCE)
-    async with connected(server) as silent, connected(server) as begun:
+    connections = (connected(server) for _ in range(3))
+    async with AsyncExitStack() as stack:
+        new, begun, used = [await stack.enter_async_context(each) for each in connections]
         await begun.send(LIVE[:20])
-        await until(lambda: len(server.server_state.connections) == 2)
+        await used.send(LIVE)
+        await used.receive()
+        await until(lambda: len(server.server_state.connections) == 3)
         server.should_exit = True
         await until(lambda: all(is_draining(p) for p in server.server_state.connections))
-        await silent.send(LIVE)
+        await new.send(LIVE)
         await begun.send(LIVE[20:])
+        await used.send(LIVE)
 
-        for connection in (silent, begun):
+        for connection in (new, begun, used):
             answer = await connection.receive()
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert await connection.ends() == b""
 
 
-async def test_a_new_connection_without_a_request_does_not_hold_up_the_end(
+async def test_a_connection_without_a_request_does_not_hold_up_the_end(
     server: uvicorn.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "DRAIN", 0.2)

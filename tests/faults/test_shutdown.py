@@ -57,9 +57,10 @@ async def _end_in_flight(server: Server, database_url: str) -> None:
 
         server.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.3)  # until the workers are ending
-        for client in fresh:
+        busy, idle = idle[:20], idle[20:]
+        for client in fresh + busy:
             await client.send(encode("GET", "/items/1"))
-        answers = [await client.receive() for client in fresh]
+        answers = [await client.receive() for client in fresh + busy]
         for client in idle:
             reader, _ = await client.connect()
             assert await reader.read() == b""
