@@ -604,12 +604,15 @@ def test_whatever_is_sent_does_no_harm(server: Server, number: int) -> None:
     @given(pieces=st.lists(piece, min_size=1, max_size=12))
     def send(pieces: list[tuple[int, int, bytes]]) -> None:
         data = b"".join(good[start : start + size] + value for start, size, value in pieces)
+        said = b""
         with Wire(server) as wire:
             wire.send(data + b"\r\n\r\n" + SENTINEL)
             wire.socket.settimeout(0.05)
-            with suppress(TimeoutError):  # its body may go on, for all that the service knows
-                while answer := wire.receive(b"HEAD" if data.startswith(b"HEAD") else b"GET"):
-                    assert answer.status < 500
+            with suppress(TimeoutError, ConnectionError):  # its body may go on, for all one knows
+                while part := wire.socket.recv(65536):
+                    said += part
+        # Which answer has a body, who knows: there may be a HEAD among what was sent.
+        assert all(int(status) < 500 for status in re.findall(rb"HTTP/1\.1 (\d{3})", said))
 
     send()
 
