@@ -19,9 +19,6 @@ FEW = 64  # connections that make the service serve as much as it can
 WARM_UP = 0.5  # seconds
 ROUNDS = 4
 GOODPUT = 0.8  # of its peak, at least
-# With ten times the connections each request costs a third more, as the processor's caches hold so
-# few of them, and the clients, on the same processor, take more as well.
-GOODPUT_OF_VERY_MANY = 0.5
 NEWCOMER = 1.0  # seconds within which one more client is served or refused
 MEMORY = 250e6  # bytes that a worker may need beyond what few connections do
 AT_ONCE = 200  # connections that are opened at once
@@ -160,9 +157,8 @@ def _compare(server: Server, kind: str, connections: int, seconds: float, *, obe
     print(f"{kind}, {connections} connections: {best.goodput / peak:.2f} of the peak")
     assert [status for run in few + many for status in run.others] == []
     assert max(run.memory for run in many) < few[0].memory + MEMORY
-    least = GOODPUT if connections <= 1000 else GOODPUT_OF_VERY_MANY
     # In short runs chance has its part; it is the long ones that decide.
-    assert best.goodput >= (least if seconds >= 10 else least / 2) * peak
+    assert best.goodput >= (GOODPUT if seconds >= 10 else GOODPUT / 2) * peak
     assert min(max(run.newcomers) for run in many) < (NEWCOMER if seconds >= 10 else 3 * NEWCOMER)
     return best
 
