@@ -177,7 +177,9 @@ async def test_a_request_that_waits_for_a_connection_is_given_up(
     # Nobody who was given up still holds a place.
     for conn in await take_all():
         await conn.close()
-    assert (await client.get("/items/1")).status_code == 404
+    for _ in range(10):  # not all at once: a busy machine needs its time for a hundred
+        answers = await asyncio.gather(*(client.get("/items/1") for _ in range(10)))
+        assert {answer.status_code for answer in answers} == {404}
 
 
 async def send(server: uvicorn.Server, *parts: bytes, pause: float) -> bytes:
