@@ -55,7 +55,7 @@ def child_exit(server: Any, worker: Any) -> None:
         from service.metric_files import join_dead
 
         try:
-            mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # half typed
+            mark_process_dead(worker.pid)
             join_dead(Path(metrics_dir))
         except Exception:  # would end the service
             server.log.exception("Metrics of a worker that ended are left as they are")

@@ -98,8 +98,7 @@ async def _connect(options: dict[str, Any], lookup: Lookup) -> Any:
     await asyncio.wait([lookup])
     if error := lookup.exception():
         raise error
-    # asyncpg has no types.
-    conn = await asyncpg.connect(**options, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+    conn = await asyncpg.connect(**options, timeout=TIMEOUT)
     with suppress(OSError, ValueError):  # it has ended already: the pool finds that out
         _keep_alive(conn._transport.get_extra_info("socket"))
     return conn

@@ -64,13 +64,12 @@ def _join(files: Iterable[Path], total: Path) -> None:
         file.unlink()
 
 
-# prometheus_client has types in part only.
 def _add_up(parts: Iterable[Path], total: Path) -> None:
-    sums = MmapedDict(total)  # type: ignore[no-untyped-call]
+    sums = MmapedDict(total)
     for part in parts:
-        for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(part):  # type: ignore[no-untyped-call]
-            sums.write_value(key, sums.read_value(key)[0] + value, timestamp)  # type: ignore[no-untyped-call]
-    sums.close()  # type: ignore[no-untyped-call]
+        for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(part):
+            sums.write_value(key, sums.read_value(key)[0] + value, timestamp)
+    sums.close()
 
 
 @contextmanager

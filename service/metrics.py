@@ -32,8 +32,7 @@ from service.metric_files import unchanged
 SAMPLE_INTERVAL = 1.0  # seconds between looks at what goes up and down
 HAND_ON_INTERVAL = 0.05  # seconds that a request is counted by its worker alone
 
-# prometheus_client has types in part only.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUESTS = Histogram(
@@ -141,7 +140,6 @@ def exposition() -> bytes:
     if (directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is None:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    # prometheus_client has types in part only.
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
     with unchanged(Path(directory)):
         return generate_latest(registry)

@@ -142,7 +142,7 @@ def is_alive(pid: int) -> bool:
 @asynccontextmanager
 async def connection(url: str) -> AsyncIterator[Any]:
     """The driver's own connection, without the service's engine."""
-    conn = await asyncpg.connect(url, command_timeout=PATIENCE)  # type: ignore[no-untyped-call]  # asyncpg is untyped
+    conn = await asyncpg.connect(url, command_timeout=PATIENCE)
     try:
         yield conn
     finally:

@@ -234,9 +234,9 @@ def test_what_is_read_does_not_move_meanwhile(tmp_path: Path) -> None:
     ended.wait()
     mine, its = (tmp_path / f"counter_{process}.db" for process in (os.getpid(), ended.pid))
     for file in (mine, its):
-        sums = MmapedDict(file)  # type: ignore[no-untyped-call]
-        sums.write_value("requests", 3.0, 0.0)  # type: ignore[no-untyped-call]
-        sums.close()  # type: ignore[no-untyped-call]
+        sums = MmapedDict(file)
+        sums.write_value("requests", 3.0, 0.0)
+        sums.close()
     (tmp_path / f"histogram_{ended.pid}.db").touch()  # it was killed before it counted
     with unchanged(tmp_path):
         join_dead(tmp_path)
@@ -244,7 +244,7 @@ def test_what_is_read_does_not_move_meanwhile(tmp_path: Path) -> None:
     join_dead(tmp_path)
     joined = tmp_path / "counter_dead.db"
     assert set(tmp_path.glob("*.db")) == {mine, joined}
-    ((_, number, _, _),) = MmapedDict.read_all_values_from_file(joined)  # type: ignore[no-untyped-call]
+    ((_, number, _, _),) = MmapedDict.read_all_values_from_file(joined)
     assert number == 3
 
 
