@@ -5,11 +5,12 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from statistics import quantiles
+from statistics import median, quantiles
 
 import httpx2 as httpx
 import psutil
 import pytest
+import uvloop
 
 from tests.faults.client import Client
 from tests.faults.probes import Outcome, ask, every_kind, fill, serving, workers
@@ -94,10 +95,10 @@ def test_clients_that_are_refused_do_not_cost_those_that_are_served(
 ) -> None:
     fill(database_url)
     with serving(database_url, QUEUE_LIMIT="50") as server:
-        run = _compare(server, "read", 1000, seconds, obedient=obedient)
-    assert run.refused
+        runs = _compare(server, "read", 1000, seconds, obedient=obedient)
+    assert all(run.refused for run in runs)
     if obedient:  # others are made to wait
-        assert _p99(run.refused) < 1
+        assert median(_p99(run.refused) for run in runs) < 1
 
 
 def test_searches_that_are_dear_are_refused_in_time(database_url: str) -> None:
@@ -105,8 +106,8 @@ def test_searches_that_are_dear_are_refused_in_time(database_url: str) -> None:
     fill(database_url)
     script(database_url, MANY)
     with serving(database_url, POOL_TIMEOUT="0.5", REQUEST_TIMEOUT="2") as server:
-        few = asyncio.run(_load(server, "dear", 4, 3, obedient=False))
-        many = asyncio.run(_load(server, "dear", 200, 6, obedient=False))
+        few = uvloop.run(_load(server, "dear", 4, 3, obedient=False))
+        many = uvloop.run(_load(server, "dear", 200, 6, obedient=False))
     print(f"few: {few}\nmany: {many}")
     assert many.refused
     assert many.others == []
@@ -144,23 +145,24 @@ def test_a_row_that_is_locked_holds_up_no_other_request(database_url: str) -> No
     assert max(outcome.seconds for outcome in outcomes) < 1
 
 
-def _compare(server: Server, kind: str, connections: int, seconds: float, *, obedient: bool) -> Run:
-    """Load it with few connections and with many, in turns, and compare the best of each: whatever
-    else the machine does can only make a run worse."""
+def _compare(
+    server: Server, kind: str, connections: int, seconds: float, *, obedient: bool
+) -> list[Run]:
+    """Load it with few connections and with many, by turns, and compare the medians."""
     few, many = [], []
     for _ in range(ROUNDS):
-        few.append(asyncio.run(_load(server, kind, FEW, seconds, obedient)))
-        many.append(asyncio.run(_load(server, kind, connections, seconds, obedient)))
+        few.append(uvloop.run(_load(server, kind, FEW, seconds, obedient)))
+        many.append(uvloop.run(_load(server, kind, connections, seconds, obedient)))
         print(f"{kind}, {FEW} connections: {few[-1]}\n{kind}, {connections}: {many[-1]}")
-    best = max(many, key=lambda run: run.goodput)
-    peak = max(run.goodput for run in few)
-    print(f"{kind}, {connections} connections: {best.goodput / peak:.2f} of the peak")
+    goodput = median(run.goodput for run in many)
+    peak = median(run.goodput for run in few)
+    print(f"{kind}, {connections} connections: {goodput / peak:.2f} of the peak")
     assert [status for run in few + many for status in run.others] == []
     assert max(run.memory for run in many) < few[0].memory + MEMORY
     # In short runs chance has its part; it is the long ones that decide.
-    assert best.goodput >= (GOODPUT if seconds >= 10 else GOODPUT / 2) * peak
+    assert goodput >= (GOODPUT if seconds >= 10 else GOODPUT / 2) * peak
     assert min(max(run.newcomers) for run in many) < (NEWCOMER if seconds >= 10 else 3 * NEWCOMER)
-    return best
+    return many
 
 
 async def _load(server: Server, kind: str, connections: int, seconds: float, obedient: bool) -> Run:
