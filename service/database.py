@@ -211,10 +211,9 @@ def coalesce(
 
     coalescer = Coalescer(
         run,
-        max_waiting=settings.queue_limit,
         is_data_fault=is_data_fault,
         is_lost=is_lost,
-        **options,
+        **{"max_waiting": settings.queue_limit, **options},
     )
     watch_queue(name, coalescer)
     return coalescer

@@ -550,13 +550,24 @@ async def test_when_the_database_goes_away_every_call_gets_503_and_later_all_is_
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "sets"),
-    [("GET", "/items/1", 1), ("GET", "/items", 2), ("GET", "/items?q=a", 2), ("POST", "/items", 1)],
+    ("method", "path", "sets", "limit"),
+    [
+        ("GET", "/items/1", 1, 3),
+        ("GET", "/items", 2, 3),
+        ("GET", "/items?q=a", 2, 15),  # of which a fifth is for searches
+        ("POST", "/items", 1, 3),
+    ],
 )
 async def test_past_the_queues_bound_requests_get_503_at_once(
-    settings: Settings, admin: AsyncConnection, app: FastAPI, method: str, path: str, sets: int
+    settings: Settings,
+    admin: AsyncConnection,
+    app: FastAPI,
+    method: str,
+    path: str,
+    sets: int,
+    limit: int,
 ) -> None:
-    settings.queue_limit = 3
+    settings.queue_limit = limit
     await store(app, 1)
     async with worker(settings) as (_, client):
 

@@ -1,5 +1,6 @@
 """Items over HTTP. The slice to copy: this file, and `item.py` in each of the other layers."""
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, NoReturn
@@ -37,13 +38,15 @@ class ItemCalls:
         self.list_cheap = coalesce(
             engine, settings, crud.list_pages, shape=crud.shape, max_sets=2, repeatable=True
         )
-        # Beside the others, and one by one: nobody who reads by id waits for a search.
+        # Beside the others, and one by one: nobody who reads by id waits for a search. Fewer may
+        # wait, as each takes longer: who is refused should know it soon.
         self.list_dear = coalesce(
             transactional(engine),
             settings,
             crud.search_pages,
             max_set=1,
             max_sets=2,
+            max_waiting=math.ceil(settings.queue_limit / 5),
             patience=settings.pool_timeout,
             repeatable=True,
         )
