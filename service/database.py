@@ -195,11 +195,17 @@ def coalesce(
     engine: AsyncEngine,
     settings: Settings,
     function: Callable[[AsyncConnection, Sequence[Call]], Awaitable[Sequence[Answer]]],
+    *,
+    max_waiting: int | None = None,
     **options: Any,
 ) -> Coalescer[Call, Answer]:
     """A function of crud, which takes sets, as one that takes single calls and joins them.
 
     A set has as long as a request has: no call of it would wait longer.
+
+    Args:
+        max_waiting: calls that may wait for a set; by default the setting `queue_limit`.
+        options: others of `Coalescer`.
     """
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
     observe_size = SET_SIZE.labels(name).observe
@@ -213,7 +219,8 @@ def coalesce(
         run,
         is_data_fault=is_data_fault,
         is_lost=is_lost,
-        **{"max_waiting": settings.queue_limit, **options},
+        max_waiting=settings.queue_limit if max_waiting is None else max_waiting,
+        **options,
     )
     watch_queue(name, coalescer)
     return coalescer

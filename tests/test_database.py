@@ -83,6 +83,24 @@ async def test_a_lost_connection_is_replaced_without_an_error(
     await engine.dispose()
 
 
+async def test_a_connection_that_came_as_it_was_given_up_is_ended(settings: Settings) -> None:
+    engine = create_engine(settings)
+    waiting = asyncio.create_task(engine.connect().start())
+    connecting: list[asyncio.Task[Any]] = []
+    while not connecting:
+        await asyncio.sleep(0)
+        connecting = [task for task in asyncio.all_tasks() if _name(task) == "_connect"]
+    connecting[0].add_done_callback(lambda done: waiting.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await until_closed(connecting[0].result())
+    await engine.dispose()
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    return str(getattr(task.get_coro(), "__name__", ""))
+
+
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="Linux's names")
 async def test_a_connection_that_waits_asks_whether_its_host_is_there(
     conn: AsyncConnection,

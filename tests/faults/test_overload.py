@@ -12,7 +12,7 @@ import psutil
 import pytest
 import uvloop
 
-from tests.faults.client import Client
+from tests.faults.client import TIMEOUT, Client
 from tests.faults.probes import Outcome, ask, every_kind, fill, serving, workers
 from tests.processes import Server, connection, script
 
@@ -40,6 +40,7 @@ class Run:
     """What the clients of a run have seen."""
 
     seconds: float
+    warm_up: float = 0.0  # seconds until each client had an answer
     served: list[float] = field(default_factory=list)  # seconds that each took
     refused: list[float] = field(default_factory=list)
     others: list[int] = field(default_factory=list)  # statuses, or 503 without Retry-After
@@ -56,7 +57,8 @@ class Run:
         return (
             f"{self.goodput:.0f} served a second (p99 {_p99(self.served):.3f} s),"
             f" {len(self.refused) / self.seconds:.0f} refused (p99 {_p99(self.refused):.3f} s),"
-            f" newcomers answered within {max(self.newcomers):.3f} s;"
+            f" newcomers answered within {max(self.newcomers):.3f} s,"
+            f" and all for the first time within {self.warm_up:.3f} s;"
             f" the workers used {self.cores:.2f} cores, the clients {self.own_cores:.2f};"
             f" the largest worker has {self.memory / 1e6:.0f} MB"
         )
@@ -120,18 +122,21 @@ def test_a_row_that_is_locked_holds_up_no_other_request(database_url: str) -> No
 
     async def put_and_ask(url: str) -> list[Outcome]:
         # Three times as many as the service has connections.
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
-            put = {"method": "PUT", "url": "/items/1", "json": LAMP}
-            puts = [asyncio.create_task(ask(client, "put", put)) for _ in range(180)]
-            await asyncio.sleep(0.5)
+        clients = [Client(url) for _ in range(180)]
+        await asyncio.gather(*(client.connect() for client in clients))
+        puts = [asyncio.create_task(client.request(*REQUESTS["replace"])) for client in clients]
+        await asyncio.sleep(1)  # until all connections that they get are made
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             kinds = {kind: every_kind()[kind] for kind in ("read", "create", "health", "ready")}
             others = [
                 await asyncio.gather(*(ask(client, *kind) for kind in kinds.items()))
                 for _ in range(20)
             ]
-            assert {(await put).status for put in puts} == {503}
-            return [outcome for wave in others for outcome in wave]
+        for put in await asyncio.gather(*puts):
+            assert put.status == 503
+        for each in clients:
+            each.close()
+        return [outcome for wave in others for outcome in wave]
 
     async def lock_and_ask(url: str) -> list[Outcome]:
         async with connection(database_url) as conn, conn.transaction():
@@ -161,7 +166,10 @@ def _compare(
     assert max(run.memory for run in many) < few[0].memory + MEMORY
     # In short runs chance has its part; it is the long ones that decide.
     assert goodput >= (GOODPUT if seconds >= 10 else GOODPUT / 2) * peak
-    assert min(max(run.newcomers) for run in many) < (NEWCOMER if seconds >= 10 else 3 * NEWCOMER)
+    # Nor is one served before all who came first, which takes longer on a slow machine; and the
+    # client takes its time to read all that is answered.
+    newcomer = max(NEWCOMER, 1.5 * connections / goodput) * (1 if seconds >= 10 else 3)
+    assert min(max(run.newcomers) for run in many) < newcomer
     return many
 
 
@@ -170,8 +178,15 @@ async def _load(server: Server, kind: str, connections: int, seconds: float, obe
     clients = [Client(server.url) for _ in range(connections)]
     for begin in range(0, connections, AT_ONCE):
         await asyncio.gather(*(client.connect() for client in clients[begin : begin + AT_ONCE]))
-    tasks = [asyncio.create_task(_send_on(client, kind, run, obedient)) for client in clients]
-    await asyncio.sleep(WARM_UP)
+    begun, first = time.monotonic(), [asyncio.Event() for _ in clients]
+    tasks = [
+        asyncio.create_task(_send_on(client, kind, run, obedient, answered))
+        for client, answered in zip(clients, first, strict=True)
+    ]
+    # Not before all are under way: thousands that come at once are refused once in any case.
+    async with asyncio.timeout(TIMEOUT):
+        await asyncio.gather(asyncio.sleep(WARM_UP), *(answered.wait() for answered in first))
+    run.warm_up = time.monotonic() - begun
     processes = [psutil.Process(pid) for pid in workers(server)]
     begun, used, own = time.monotonic(), _cpu_seconds(processes), time.process_time()
     for times in (run.served, run.refused):
@@ -200,11 +215,14 @@ async def _seconds_of_newcomer(server: Server, kind: str) -> float:
         return time.perf_counter() - begun
 
 
-async def _send_on(client: Client, kind: str, run: Run, obedient: bool) -> None:
+async def _send_on(
+    client: Client, kind: str, run: Run, obedient: bool, answered: asyncio.Event
+) -> None:
     while True:
         begun = time.perf_counter()
         answer = await client.request(*REQUESTS[kind])
         seconds = time.perf_counter() - begun
+        answered.set()
         if answer.status in (200, 201):
             run.served.append(seconds)
         elif answer.status == 503 and "retry-after" in answer.headers:
