@@ -1,22 +1,20 @@
 """What the tests share: a real PostgreSQL with the migrated schema, and the real application."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 
 import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service import database
 from service.database import transactional
 from service.main import create_app
-from service.models import Base
 from service.settings import Settings
-from tests.database import docker_answers, new_database, run, server
+from tests.support.apps import client_of
+from tests.support.database import TABLES, docker_answers, migrate, new_database, server
 
-TABLES = ", ".join(Base.metadata.tables)
 SERVER = pytest.StashKey[tuple[str, str]]()
 RUNNING = pytest.StashKey[ExitStack]()
 
@@ -41,15 +39,15 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "soak" not in config.option.markexpr:
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-    if not docker_answers():
-        for item in items:
-            if item.get_closest_marker("docker"):
-                # Told in the run's header, too: these are the tests of containers.
-                item.add_marker(pytest.mark.skip(reason="Docker does not answer"))
+    """Leave out the tiers that `-m` does not name."""
+    asked = config.option.markexpr
+    for item in list(items):
+        tier = next((name for name in ("soak", "faults") if item.get_closest_marker(name)), None)
+        if tier and tier not in asked:
+            items.remove(item)
+            config.hook.pytest_deselected(items=[item])
+        if item.get_closest_marker("docker") and not docker_answers():
+            item.add_marker(pytest.mark.skip(reason="Docker does not answer"))
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +63,32 @@ def server_url(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def database_url(server_url: str) -> Iterator[str]:
-    """A database with the schema, made by the migrations."""
+def template(server_url: str) -> Iterator[str]:
+    """The name of a migrated database, to create others from."""
     with new_database(server_url) as url:
-        run("alembic", "upgrade", "head", env={"DATABASE_URL": url})
+        migrate(url)
+        name = make_url(url).database
+        assert name is not None
+        yield name
+
+
+@pytest.fixture(scope="session")
+def database_url(server_url: str, template: str) -> Iterator[str]:
+    """A migrated database that most tests share, one after the other."""
+    with new_database(server_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+def own_database_url(server_url: str, template: str) -> Iterator[str]:
+    """A migrated database for one test, which may change its schema."""
+    with new_database(server_url, template) as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(server_url: str) -> Iterator[str]:
-    """A database of the test's own, with nothing in it."""
+    """A database for one test, without the schema."""
     with new_database(server_url) as url:
         yield url
 
@@ -85,18 +99,6 @@ def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     return Settings(_env_file=None, database_url=database_url)
-
-
-def bear_locks(settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Settings:
-    """Let a service bear the locks and the crowds of a test for as long as a busy machine takes.
-
-    Args:
-        seconds: that a request may wait for a connection.
-    """
-    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
-    settings.statement_timeout_ms = 60_000
-    settings.pool_timeout = seconds
-    return settings
 
 
 @pytest.fixture
@@ -113,18 +115,6 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the application."""
     async with client_of(app) as client:
-        yield client
-
-
-def client_of(app: FastAPI) -> httpx.AsyncClient:
-    """An HTTP client of `app`, which is started already."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Start `app` for as long as it is needed. Yields an HTTP client of it."""
-    async with app.router.lifespan_context(app), client_of(app) as client:
         yield client
 
 

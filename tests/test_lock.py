@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 from packaging.requirements import Requirement
 
-from tests.database import ROOT
+from tests.support.commands import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()
 DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from service.database import create_engine
 from service.settings import Settings, available_cores, get_settings
-from tests.database import ROOT
+from tests.support.commands import ROOT
 
 SECRET = "hunter2"
 DEFAULTS = {

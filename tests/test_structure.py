@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import ROOT
+from tests.support.commands import ROOT
 
 FILES = {
     str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.glob("service/**/*.py"))

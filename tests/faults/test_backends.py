@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import httpx2 as httpx
 import pytest
 
-from tests.faults.postgres import Postgres, new_postgres
-from tests.faults.probes import (
+from tests.support.postgres import Postgres, new_postgres
+from tests.support.probes import (
     KILL,
     SERVICE,
     Outcome,
@@ -22,7 +22,9 @@ from tests.faults.probes import (
     watching_liveness,
     workers,
 )
-from tests.processes import connection, query
+from tests.support.processes import connection, query
+
+pytestmark = pytest.mark.faults
 
 WRITERS = 20
 ASKERS = 3  # that send requests of every kind

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
-from tests.faults.postgres import new_postgres
-from tests.faults.probes import (
+from tests.support.postgres import new_postgres
+from tests.support.probes import (
     SERVICE,
     Outcome,
     ask_all,
@@ -24,7 +24,10 @@ from tests.faults.probes import (
     watching_liveness,
     workers,
 )
-from tests.processes import Server, query, script, wait_until
+from tests.support.processes import Server, query, script
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
 
 LATE = 0.5  # seconds by which a request may outlive its deadline
 SOON = 2.0  # seconds after the database answers again within which all is well

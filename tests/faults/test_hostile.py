@@ -26,10 +26,9 @@ from hypothesis import strategies as st
 
 from service.main import BODIES
 from service.metrics import HAND_ON_INTERVAL
-from tests.conftest import TABLES
-from tests.database import TRACING
-from tests.faults import corpus
-from tests.faults.corpus import (
+from tests.support import corpus
+from tests.support.commands import TRACING
+from tests.support.corpus import (
     ATTACKS,
     BULK,
     CHUNKED,
@@ -44,8 +43,12 @@ from tests.faults.corpus import (
     Shape,
     build,
 )
-from tests.processes import Server, query, running, script, wait_until
-from tests.test_errors import INSIDES
+from tests.support.database import TABLES
+from tests.support.problems import INSIDES
+from tests.support.processes import Server, query, running, script
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
 
 PATIENCE = 5.0  # seconds for an answer; a service that is well takes milliseconds
 MEGABYTE = 1024 * 1024

@@ -18,8 +18,11 @@ import httpx2 as httpx
 import pytest
 
 from service.revision import load_revisions
-from tests.database import ROOT, clean_environment, run
-from tests.processes import PATIENCE, connection, holding, query, running, wait_until
+from tests.support.commands import ROOT, clean_environment, run
+from tests.support.processes import connection, holding, query, running
+from tests.support.waiting import TIMEOUT, wait_until
+
+pytestmark = pytest.mark.faults
 
 HEAD = load_revisions().head
 REVISION = "SELECT version_num FROM alembic_version"
@@ -74,7 +77,7 @@ def test_of_five_migrators_one_applies(empty_database_url: str, tmp_path: Path) 
         migrators = start_migrators(url, tmp_path)
         for migrator in migrators:
             stack.callback(migrator.process.kill)
-        codes = [migrator.process.wait(2 * PATIENCE) for migrator in migrators]
+        codes = [migrator.process.wait(2 * TIMEOUT) for migrator in migrators]
 
     assert codes == [0] * 5
     applied = sorted(len(migrator.applied()) for migrator in migrators)
@@ -99,10 +102,10 @@ def test_when_the_migrator_that_applies_dies_another_takes_over(
         for migrator in others:
             stack.callback(migrator.process.kill)
         first.process.kill()
-        first.process.wait(PATIENCE)
+        first.process.wait(TIMEOUT)
         time.sleep(2)  # for another to meet what the first has left
         writer.close()
-        codes = [migrator.process.wait(2 * PATIENCE) for migrator in others]
+        codes = [migrator.process.wait(2 * TIMEOUT) for migrator in others]
 
     assert codes == [0] * 4
     assert query(url, REVISION) == [(HEAD,)]
@@ -148,7 +151,7 @@ async def test_no_client_notices_that_a_type_changes(empty_database_url: str, se
     environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "MAX_EXPORTS": "50"}
     with running("serve", env=environment) as server:
         async with (
-            httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client,
+            httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT) as client,
             connection(url) as conn,
             asyncio.TaskGroup() as group,
         ):

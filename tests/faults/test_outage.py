@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx2 as httpx
 import pytest
 
-from tests.faults.postgres import Mode, Postgres, new_postgres
-from tests.faults.probes import (
+from tests.support.postgres import Mode, Postgres, new_postgres
+from tests.support.probes import (
     ask_all,
     fill,
     seconds_until_well,
@@ -16,7 +16,9 @@ from tests.faults.probes import (
     watching_liveness,
     workers,
 )
-from tests.processes import Server
+from tests.support.processes import Server
+
+pytestmark = pytest.mark.faults
 
 AT_ONCE = 1.0  # seconds within which a request is told that the database is away
 SOON = 2.0  # seconds after its return within which all is well again

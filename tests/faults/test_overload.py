@@ -12,9 +12,11 @@ import psutil
 import pytest
 import uvloop
 
-from tests.faults.client import TIMEOUT, Client
-from tests.faults.probes import Outcome, ask, every_kind, fill, serving, workers
-from tests.processes import Server, connection, script
+from tests.support.client import TIMEOUT, Client
+from tests.support.probes import Outcome, ask, every_kind, fill, serving, workers
+from tests.support.processes import Server, connection, script
+
+pytestmark = pytest.mark.faults
 
 FEW = 128  # connections with which it serves the most: 64 leave it waiting for them, 1000 cost more
 WARM_UP = 0.5  # seconds

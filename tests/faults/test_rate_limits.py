@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.faults.redis import Redis, new_redis
-from tests.processes import Server, running, wait_until
+from tests.support.processes import Server, running
+from tests.support.redis import Redis, new_redis
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
 
 WORKERS = 4
 CLIENTS = 16

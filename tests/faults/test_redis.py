@@ -11,9 +11,12 @@ import httpx2 as httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.faults.client import Client
-from tests.faults.redis import Redis, new_redis
-from tests.processes import Server, running, wait_until
+from tests.support.client import Client
+from tests.support.processes import Server, running
+from tests.support.redis import Redis, new_redis
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
 
 LIMIT = 200  # writes an hour; reads are without limit
 WRITERS = 4

@@ -12,9 +12,12 @@ from itertools import count
 
 import pytest
 
-from tests.faults.client import Client, encode
-from tests.faults.probes import fill, serving, workers
-from tests.processes import Server, connection, query, script, wait_until
+from tests.support.client import Client, encode
+from tests.support.probes import fill, serving, workers
+from tests.support.processes import Server, connection, query, script
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
 
 WORKERS = 2
 GRACE = 15.0  # seconds that a server that was asked to end may take

@@ -12,10 +12,10 @@ import orjson
 import psutil
 import pytest
 
-from tests.faults.client import Answer, Client
-from tests.faults.postgres import Postgres, new_postgres
-from tests.faults.probes import SERVICE, fill, serving, workers
-from tests.processes import Server, query
+from tests.support.client import Answer, Client
+from tests.support.postgres import Postgres, new_postgres
+from tests.support.probes import SERVICE, fill, serving, workers
+from tests.support.processes import Server, query
 
 pytestmark = pytest.mark.soak  # it takes minutes
 

@@ -11,9 +11,12 @@ import httpx2 as httpx
 import psutil
 import pytest
 
-from tests.faults.client import Client, encode
-from tests.faults.probes import SERVICE, Outcome, ask_all, fill, serving, workers
-from tests.processes import PATIENCE, Server, query, script, wait_until
+from tests.support.client import Client, encode
+from tests.support.probes import SERVICE, Outcome, ask_all, fill, serving, workers
+from tests.support.processes import Server, query, script
+from tests.support.waiting import TIMEOUT, wait_until
+
+pytestmark = pytest.mark.faults
 
 WELL_AFTER = 1.0  # seconds after which nothing may be left
 SETS = 4  # of requests of all kinds, that are under way at once
@@ -39,7 +42,7 @@ def test_clients_that_vanish_leave_nothing_behind(database_url: str, waves: int)
             _send_and_vanish(server, messages, reset=wave % 2 == 1)
             time.sleep(PAUSE)
         # It is accepted after them: a busy machine may not have come to their connections yet.
-        httpx.get(f"{server.url}/health/live", timeout=PATIENCE)
+        httpx.get(f"{server.url}/health/live", timeout=TIMEOUT)
         time.sleep(WELL_AFTER)
         sockets = _client_sockets(server)
         busy = query(
@@ -117,14 +120,14 @@ def _in_use(url: str) -> Counter[str]:
     """Requests under way and connections in use, which are sampled once a second."""
     found = re.findall(
         r"^(http_requests_in_progress|database_connections_in_use) (\S+)$",
-        httpx.get(f"{url}/metrics", timeout=PATIENCE).text,
+        httpx.get(f"{url}/metrics", timeout=TIMEOUT).text,
         re.MULTILINE,
     )
     return +Counter({name: int(float(value)) for name, value in found})
 
 
 async def _ask(url: str) -> list[Outcome]:
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
         return await ask_all(client)
 
 

@@ -1,0 +1,32 @@
+"""Documented commands as processes, in an environment without settings of the service."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+# They make coverage trace a child process, which then takes longer to start and more memory.
+TRACING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without the service's settings."""
+    settings = {name.upper() for name in Settings.model_fields}
+    return {name: value for name, value in os.environ.items() if name.upper() not in settings}
+
+
+def run(*command: str, env: dict[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a console script of the virtual environment from the project's root."""
+    program = Path(sys.executable).parent / command[0]
+    return subprocess.run(
+        [str(program), *command[1:]],
+        cwd=ROOT,
+        env=clean_environment() | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=check,
+    )

@@ -1,0 +1,135 @@
+"""The real Compose project for the tests: built, started, asked, changed and taken down."""
+
+import json
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx2 as httpx
+
+from tests.support.commands import ROOT, clean_environment
+from tests.support.processes import free_port
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Compose project of its own, without any `.env`."""
+
+    name: str
+    url: str
+    files: tuple[str, ...]
+    environment: dict[str, str]
+
+    def with_files(self, *files: str, scheme: str = "http") -> "Project":
+        """The same project, with these files on top of its own."""
+        url = f"{scheme}://{self.url.partition('://')[2]}"
+        return replace(self, files=(*self.files, *files), url=url)
+
+    def compose(self, *arguments: str, **environment: str) -> str:
+        """Run `docker compose` with no settings but the project's own and those of `environment`;
+        answer its output.
+        """
+        options = ["--project-name", self.name, "--env-file", os.devnull]
+        files = [f"--file={name}" for name in self.files]
+        address = self.url.partition("://")[2]
+        settings = {"PORT": address} | self.environment | environment
+        return docker("compose", *options, *files, *arguments, **settings)
+
+    def up(self, *options: str, **environment: str) -> None:
+        """Start, or change, what is not as `environment` wants it; return when it is ready."""
+        self.compose("up", "--detach", *options, **environment)
+        assert eventually(self.is_ready), self.compose("logs", "--tail=50", **environment)
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready", verify=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def python(self, code: str) -> str:
+        """Run `code` in the api's container."""
+        return self.compose("exec", "-T", "api", "python", "-c", code).strip()
+
+    def sql(self, statement: str) -> str:
+        """Run `statement` in the database, as the role that owns it."""
+        psql = ("psql", "--username=items", "--tuples-only", "--no-align", "--command", statement)
+        return self.compose("exec", "-T", "db", *psql).strip()
+
+    def containers(self, *services: str) -> list[str]:
+        """The containers of these services; of all, if none is named."""
+        return self.compose("ps", "--all", "--quiet", *services).split()
+
+    def container(self, service: str) -> str:
+        (container,) = self.containers(service)
+        return container
+
+    def log(self, service: str) -> list[dict[str, Any]]:
+        """What the service's container has logged."""
+        return [json.loads(line) for line in logged(self.container(service)).splitlines()]
+
+
+@contextmanager
+def new_project(*files: str, **environment: str) -> Iterator[Project]:
+    """A project on a free port. It is taken down afterwards, with its data and its image."""
+    name = f"items-test-{secrets.token_hex(4)}"
+    url = f"http://127.0.0.1:{free_port()}"
+    project = Project(name, url, ("docker-compose.yml", *files), environment)
+    try:
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--remove-orphans")
+        docker("image", "rm", f"{project.name}-api")
+
+
+def docker(*arguments: str, **environment: str) -> str:
+    """Run `docker`; answer its output."""
+    ran = try_docker(*arguments, **environment)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def try_docker(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a `docker` that may fail."""
+    clean = {k: v for k, v in clean_environment().items() if not k.startswith(("COMPOSE", "POST"))}
+    return subprocess.run(
+        ["docker", *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True
+    )
+
+
+def logged(container: str) -> str:
+    """All that a container has written."""
+    ran = try_docker("logs", container)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def inspected(*containers: str) -> list[dict[str, Any]]:
+    """All that Docker knows about these containers."""
+    found: list[dict[str, Any]] = json.loads(docker("inspect", *containers))
+    return found
+
+
+def is_healthy(container: str) -> bool:
+    """Whether Docker has found the container healthy when it looked last."""
+    return docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy\n"
+
+
+def is_well(container: str) -> bool:
+    """Whether the container is healthy right now, by the same check."""
+    _, *check = inspected(container)[0]["Config"]["Healthcheck"]["Test"]
+    return try_docker("exec", container, *check).returncode == 0
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether what has to happen does, within two minutes."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

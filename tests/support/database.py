@@ -1,0 +1,86 @@
+"""The PostgreSQL that the tests run on: a given one, else a container, else the embedded one."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import make_url
+from testcontainers.community.postgres import PostgresContainer
+
+from service.embedded import embedded_postgres
+from service.models import Base
+from service.revision import ALEMBIC_INI
+from service.settings import get_settings
+
+IMAGE = "postgres:17"
+# The tests of crashes have a server of their own.
+UNSAFE = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+TABLES = ", ".join(Base.metadata.tables)
+
+
+@cache
+def docker_answers() -> bool:
+    """Whether there is a Docker engine to talk to."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+
+
+@contextmanager
+def server() -> Iterator[tuple[str, str]]:
+    """Run or find a server; yield its description and the URL of a database on it."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield "the server of TEST_DATABASE_URL", url
+    elif docker_answers():
+        container = PostgresContainer(IMAGE, driver=None).with_command(["postgres", *UNSAFE])
+        with container:
+            yield f"{IMAGE} in a container", container.get_connection_url()
+    else:
+        with tempfile.TemporaryDirectory() as folder, embedded_postgres(Path(folder, "pg")) as url:
+            yield "the embedded PostgreSQL, as Docker does not answer", url
+
+
+@contextmanager
+def new_database(server_url: str, template: str = "template1") -> Iterator[str]:
+    """Create a database from the one named `template`; yield its URL and drop it afterwards."""
+    name = f"items_test_{secrets.token_hex(6)}"
+    administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def administer(server_url: str, statement: str) -> None:
+    """Run one statement outside of a transaction."""
+
+    async def execute() -> None:
+        conn = await asyncpg.connect(server_url)
+        try:
+            await conn.execute(statement)
+        finally:
+            await conn.close()
+
+    asyncio.run(execute())
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Run the migrations up to `revision`, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url)
+        get_settings.cache_clear()
+        try:
+            command.upgrade(Config(ALEMBIC_INI), revision)
+        finally:
+            get_settings.cache_clear()

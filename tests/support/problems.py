@@ -1,0 +1,32 @@
+"""The form of every error response."""
+
+import re
+from typing import Any
+
+import httpx2 as httpx
+
+from service.openapi import Problem
+
+MARK = "hunter2-0b5c"  # sent by tests as content; no error may repeat it
+INSIDES = re.compile(
+    r"Traceback|File \"|\.py|asyncpg|sqlalchemy|pydantic|SELECT|INSERT|UPDATE|DELETE FROM|\$1|"
+    rf"unnest|relation|{MARK}"
+)
+
+
+def check_problem(answer: httpx.Response, status: int, kind: str) -> Any:
+    """Assert that `answer` is a complete problem (RFC 9457) of this kind; return its content."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    expected = {"type", "title", "status", "detail", "instance", "request_id"}
+    assert problem.keys() == (expected | {"errors"} if status == 422 else expected)
+    assert Problem.model_validate(problem).model_dump(exclude_unset=True) == problem
+    assert problem["type"] == f"urn:items-service:{kind}"
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["instance"] == answer.request.url.path
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert not INSIDES.search(answer.text)
+    return problem
