@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -73,6 +74,25 @@ class Project:
         return [json.loads(line) for line in logged(self.container(service)).splitlines()]
 
 
+@dataclass(frozen=True)
+class Secrets:
+    """What the files in the folder of secrets hold."""
+
+    folder: Path
+    migrator_password: str
+    service_password: str
+    key: str
+    key_entry: str
+
+    def all(self) -> tuple[str, ...]:
+        """Return every text that must not appear outside of the folder."""
+        digest = self.key_entry.split(":")[1]
+        return (
+            *(self.migrator_password, self.service_password),
+            *(self.key, digest, "demo-password"),
+        )
+
+
 @contextmanager
 def new_project(*files: str, **environment: str) -> Iterator[Project]:
     """A project on a free port. It is taken down afterwards, with its data and its image."""
@@ -126,7 +146,7 @@ def is_well(container: str) -> bool:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether what has to happen does, within two minutes."""
+    """Return whether `condition` holds within two minutes: containers start slowly."""
     deadline = time.monotonic() + 120
     while not condition():
         if time.monotonic() > deadline:
