@@ -1,0 +1,110 @@
+"""A coalescer by itself, on a database that answers each batch when the test says so."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from service.coalesce import Coalescer
+
+
+class DataFault(Exception):
+    """A call of the batch holds bad data."""
+
+
+class Lost(Exception):
+    """The connection broke before the answer to the batch arrived."""
+
+
+class Broken(Exception):
+    """Any other error of a batch."""
+
+
+class FakeDatabase:
+    """Records the batches that it receives; each stays in flight until the test answers it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.in_flight: list[asyncio.Future[None]] = []  # oldest first
+
+    async def run(self, calls: Sequence[Any]) -> list[str]:
+        reply = asyncio.get_running_loop().create_future()
+        self.batches.append(list(calls))
+        self.in_flight.append(reply)
+        try:
+            await reply
+        finally:
+            self.in_flight.remove(reply)
+        return answers(*calls)
+
+    async def answer(self, error: Exception | None = None) -> None:
+        """Answer the oldest batch in flight, or fail it with `error`."""
+        resolve(self.in_flight[0], error)
+        await settle()
+
+    async def answer_all(self) -> None:
+        while self.in_flight:
+            await self.answer()
+
+
+def answers(*calls: Any) -> list[str]:
+    """Return what the database answers to `calls`."""
+    return [f"answer to {call}" for call in calls]
+
+
+def resolve(reply: asyncio.Future[None], error: Exception | None) -> None:
+    """Answer a batch in flight; the event loop has yet to run what follows."""
+    if error:
+        reply.set_exception(error)
+    else:
+        reply.set_result(None)
+
+
+async def settle(turns: int = 20) -> None:
+    """Run the event loop until nothing is left to do but to wait for the database."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+def coalescer(run: FakeDatabase | Callable[..., Any], **options: Any) -> Coalescer[Any, Any]:
+    """Return a coalescer that sends one batch at a time, unless `options` say otherwise."""
+    defaults: dict[str, Any] = {
+        "max_sets": 1,
+        "max_waiting": 1000,
+        "is_data_fault": lambda error: isinstance(error, DataFault),
+        "is_lost": lambda error: isinstance(error, Lost),
+    }
+    return Coalescer(run.run if isinstance(run, FakeDatabase) else run, **defaults | options)
+
+
+async def start(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Make a call; return when it is in flight or waits."""
+    task = asyncio.create_task(call)
+    await settle()
+    return task
+
+
+async def start_each(coalesced: Coalescer[Any, Any], *calls: Any) -> list[asyncio.Task[Any]]:
+    """Make calls, each in a turn of the event loop of its own."""
+    return [await start(coalesced(call)) for call in calls]
+
+
+async def start_together(coalesced: Coalescer[Any, Any], *calls: Any) -> list[asyncio.Task[Any]]:
+    """Make calls in one turn of the event loop."""
+    tasks = [asyncio.create_task(coalesced(call)) for call in calls]
+    await settle()
+    return tasks
+
+
+def outcome(task: asyncio.Task[Any]) -> Any:
+    """Return the answer to a call or the type of its error; None while it waits."""
+    if not task.done():
+        return None
+    if task.cancelled():
+        return asyncio.CancelledError
+    return type(error) if (error := task.exception()) else task.result()
+
+
+async def outcomes(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
+    """Return the outcome of each call when nothing more happens by itself."""
+    await settle()
+    return [outcome(task) for task in tasks]
