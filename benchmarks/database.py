@@ -16,7 +16,7 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy.engine import make_url
 
 from benchmarks.processes import cpu_seconds
-from service.embedded import embedded_postgres
+from service.cli.embedded import embedded_postgres
 
 SETTINGS = ("fsync", "synchronous_commit", "shared_buffers", "max_connections")
 

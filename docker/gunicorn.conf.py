@@ -1,4 +1,4 @@
-"""Gunicorn's configuration: all that varies is a setting of the service."""
+"""Gunicorn's configuration. What users change is a setting of the service (service/settings.py)."""
 
 import os
 import shutil
@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from service.log import logging_config
+from service.database.revision import load_revisions
+from service.observability.logs import logging_config
 from service.settings import get_settings
 
 settings = get_settings()
@@ -15,23 +16,24 @@ wsgi_app = "service.main:create_app()"
 host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{host}:{settings.port}"
 workers = settings.web_concurrency
-worker_class = "service.worker.Worker"
+worker_class = "service.server.worker.Worker"
 forwarded_allow_ips = settings.forwarded_allow_ips
 
-# Threads of libuv's in which names are looked up: more than there are lookups that hang, of a
-# database that is gone, before the one that finds it back.
+# Threads for DNS lookups: a lookup of a database that is gone may hang for many seconds.
 os.environ.setdefault("UV_THREADPOOL_SIZE", "16")
 backlog = 2048
-keepalive = 75  # seconds; longer than a proxy keeps its connections, so that it closes them first
-timeout = 30  # seconds; a worker whose event loop stands still that long is replaced
+keepalive = 75  # seconds; longer than a proxy's, so that the proxy closes idle connections first
+timeout = 30  # seconds; a worker whose event loop is blocked for so long is replaced
 reload = settings.debug
-graceful_timeout = 15  # seconds that requests in flight get when a worker ends
+graceful_timeout = 15  # seconds for requests in flight when a worker ends
 
-# The heartbeat, in memory: on a disk it may block.
+load_revisions()  # workers inherit the result, and the memory that Alembic takes is shared
+
+# The heartbeat file, in memory: writing to a disk may block.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
 control_socket_disable = True
 
-# Where the workers keep what they count, for /metrics to sum up. In memory, too, where it can be.
+# The workers' metric files, which /metrics sums up; in memory where possible.
 metrics_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 made_dir = None
 if settings.metrics_enabled and not metrics_dir:
@@ -41,27 +43,24 @@ logconfig_dict = logging_config(settings)
 
 
 def when_ready(server: Any) -> None:
-    """Say what only an operator can decide."""
+    """Warn about what only an operator can decide."""
     if not settings.api_keys:
-        server.log.warning("Everyone may do everything: API_KEYS is not set")
+        server.log.warning("API_KEYS is not set: every client may read and write")
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Forget what a worker that is gone had in use; what it counted stays."""
+    """Forget the gauges of a worker that ended; its counters stay."""
     if metrics_dir:
-        # Not before PROMETHEUS_MULTIPROC_DIR is set, which prometheus_client looks for.
-        from prometheus_client.multiprocess import mark_process_dead
-
-        from service.metric_files import join_dead
+        # Here, as prometheus_client reads PROMETHEUS_MULTIPROC_DIR when it is imported.
+        from service.observability.metric_files import forget_dead_gauges
 
         try:
-            mark_process_dead(worker.pid)
-            join_dead(Path(metrics_dir))
-        except Exception:  # would end the service
-            server.log.exception("Metrics of a worker that ended are left as they are")
+            forget_dead_gauges(Path(metrics_dir))
+        except Exception:  # Gunicorn would end
+            server.log.exception("The gauges of a worker that ended stay")
 
 
 def on_exit(server: Any) -> None:
-    """Leave nothing behind."""
+    """Delete the metric files."""
     if made_dir:
         shutil.rmtree(made_dir, ignore_errors=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.log import configure_logging
+from service.observability.logs import configure_logging
 from service.models import Base
 from service.settings import get_settings
 

@@ -14,10 +14,11 @@
     +-- KeyReused                422  idempotency-key-reused
     +-- PreconditionRequired     428  precondition-required
     +-- Unavailable              503  unavailable
+        +-- QueueFull            503  unavailable
         +-- TimedOut             503  timed-out
 
-The first line of an error's docstring is what its client reads. `service/problem.py` has their one
-form on the wire.
+The first line of an error's docstring is the detail that its client reads. Their form
+on the wire is in `service/http/problem.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,11 @@ from typing import ClassVar
 
 from starlette.exceptions import HTTPException
 
-RETRY_AFTER = 1  # seconds; what a client should wait when the service cannot serve it now
+RETRY_AFTER = 1  # seconds that a client should wait when the service cannot serve it
 
 
 class ServiceError(HTTPException):
-    """Something went wrong in the service; the request id leads to the log line that says what."""
+    """The service failed; the log has the reason under this request id."""
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal-error"
@@ -41,37 +42,37 @@ class ServiceError(HTTPException):
 
 
 class BadRequest(ServiceError):
-    """The request is not well formed."""
+    """The request is malformed."""
 
     status, kind, title = 400, "bad-request", "Bad request"
 
 
 class Unauthorized(ServiceError):
-    """This takes an API key, as `Authorization: Bearer`."""
+    """An API key is required, as `Authorization: Bearer KEY`."""
 
     status, kind, title = 401, "unauthorized", "Unauthorized"
 
 
 class Forbidden(ServiceError):
-    """The API key may not do this."""
+    """The API key lacks the scope that this operation requires."""
 
     status, kind, title = 403, "forbidden", "Forbidden"
 
 
 class NotFound(ServiceError):
-    """There is nothing here."""
+    """There is no such resource."""
 
     status, kind, title = 404, "not-found", "Not found"
 
 
 class NotAcceptable(ServiceError):
-    """The service does not have this in a form that the request accepts."""
+    """None of the media types in `Accept` is available."""
 
     status, kind, title = 406, "not-acceptable", "Not acceptable"
 
 
 class InProgress(ServiceError):
-    """A request with this Idempotency-Key is still being served; try again shortly."""
+    """A request with this Idempotency-Key is in progress; try again shortly."""
 
     status, kind, title = 409, "in-progress", "In progress"
 
@@ -80,27 +81,28 @@ class InProgress(ServiceError):
 
 
 class PreconditionFailed(ServiceError):
-    """It has changed since: its ETag is none of those in If-Match."""
+    """The resource has changed: its ETag is not in If-Match."""
 
     status, kind, title = 412, "precondition-failed", "Precondition failed"
 
 
 class BodyTooLarge(ServiceError):
-    """The request's body is larger than this service takes."""
+    """The request body is too large for this operation."""
 
     status, kind, title = 413, "body-too-large", "Body too large"
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is of a type that this operation does not take."""
+    """This operation does not accept the media type of the body."""
 
     status, kind, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
 class InvalidInput(ServiceError):
-    """The request does not have the form that this operation takes; `errors` says where and why.
+    """The request is invalid; `errors` lists each place and reason.
 
-    Each of `errors` has a `detail`, and a `pointer` into the body or the name of a `parameter`.
+    Args:
+        errors: each with a `detail`, and a `pointer` into the body or the name of a `parameter`.
     """
 
     status, kind, title = 422, "invalid-input", "Invalid input"
@@ -111,19 +113,19 @@ class InvalidInput(ServiceError):
 
 
 class KeyReused(ServiceError):
-    """This Idempotency-Key came with another request before."""
+    """This Idempotency-Key was used with a different request."""
 
     status, kind, title = 422, "idempotency-key-reused", "Idempotency-Key reused"
 
 
 class PreconditionRequired(ServiceError):
-    """This takes If-Match, with the ETag that was read."""
+    """If-Match is required, with the ETag of the version that was read."""
 
     status, kind, title = 428, "precondition-required", "Precondition required"
 
 
 class Unavailable(ServiceError):
-    """The database does not answer at the moment; try again shortly."""
+    """The database is unavailable; try again shortly."""
 
     status, kind, title = 503, "unavailable", "Unavailable"
 
@@ -131,7 +133,11 @@ class Unavailable(ServiceError):
         super().__init__(detail, {"Retry-After": str(RETRY_AFTER)})
 
 
+class QueueFull(Unavailable):
+    """The service is overloaded; try again shortly."""
+
+
 class TimedOut(Unavailable):
-    """It took longer than a request may; whether what it asked for was done is not known."""
+    """The request timed out; whether its change was made is not known."""
 
     kind, title = "timed-out", "Timed out"

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from service.keys import ApiKey, parse_keys
+from service.domain.api_key import ApiKey, parse_keys
 
 # Where Docker and Kubernetes mount secrets: one file a setting, named as the setting.
 SECRETS_DIR = Path("/run/secrets")
@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     pool_timeout: float = Field(2, gt=0)
     pool_recycle: int = Field(3600, ge=-1)
     pool_pre_ping: bool = False
+    connect_timeout: float = Field(3, gt=0)
     statement_timeout_ms: int = Field(5000, ge=1, le=2**31 - 1)
 
     host: str = "127.0.0.1"

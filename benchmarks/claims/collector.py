@@ -13,9 +13,10 @@ from benchmarks.claims.claim import Claim, Result, at_least, ratio
 from benchmarks.claims.database import disposed
 from benchmarks.claims.measure import Bench, Variant
 from benchmarks.claims.tuning import tuned_collector
-from service.database import create_engine, create_sessions
+from service.database.engine import create_engine
+from service.database.sessions import create_sessions
 from service.models import Item
-from service.responses import json_response
+from service.http.responses import json_response
 
 CONCURRENCY = 16
 HEAP = 200_000  # mappings, beside what the imported modules hold: caches, metadata, schemas

@@ -14,7 +14,8 @@ from benchmarks.claims.claim import (
 )
 from benchmarks.claims.database import disposed
 from benchmarks.claims.measure import Bench
-from service.database import create_engine, create_sessions
+from service.database.engine import create_engine
+from service.database.sessions import create_sessions
 from service.models import Item
 
 

@@ -9,7 +9,8 @@ from benchmarks.claims.claim import Claim, Result, at_least, ratio
 from benchmarks.claims.database import disposed
 from benchmarks.claims.measure import Bench
 from service.crud import item as crud
-from service.database import create_engine, create_sessions, transactional
+from service.database.engine import create_engine, transactional
+from service.database.sessions import create_sessions
 from service.models import Item
 
 SET = 32

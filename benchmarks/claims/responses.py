@@ -13,7 +13,7 @@ from benchmarks.claims.asgi import get
 from benchmarks.claims.claim import Claim, Result, at_least, ratio
 from benchmarks.claims.measure import Bench
 from service.domain.item import Item
-from service.responses import json_response
+from service.http.responses import json_response
 from service.schemas.item import ItemRead
 
 NOW = datetime.now(UTC)

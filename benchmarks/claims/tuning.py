@@ -4,7 +4,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.worker import GC_THRESHOLDS
+from service.server.worker import GC_THRESHOLDS
 
 
 @contextmanager

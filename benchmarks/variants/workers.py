@@ -6,8 +6,8 @@ from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.transport import JoiningTransport
-from service.worker import Worker
+from service.server.protocol import JoiningTransport
+from service.server.worker import Worker
 
 # This is imported before the service's configuration sets others.
 THRESHOLDS = gc.get_threshold()

@@ -3,7 +3,7 @@
 import click
 import orjson
 
-from service.keys import SCOPES, create_key, parse_keys
+from service.domain.api_key import SCOPES, create_key, parse_keys
 
 
 @click.group()

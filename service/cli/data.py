@@ -16,11 +16,11 @@ from sqlalchemy import text
 from service.cli.database import database
 from service.crud import idempotency
 from service.crud import item as crud
-from service.database import create_engine, transactional
-from service.problem import MESSAGES
+from service.database.engine import create_engine, transactional
+from service.http.json_body import NotJson, parse_json
+from service.http.problem import MESSAGES
 from service.schemas.item import ItemCreate
 from service.settings import get_settings
-from service.strict_json import NotJson, parse_json
 
 BATCH = 10_000  # rows
 PURGE_BATCH = 1000  # rows

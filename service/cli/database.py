@@ -8,7 +8,7 @@ import click
 from asyncpg.exceptions import PostgresError
 from sqlalchemy.exc import DBAPIError
 
-from service.embedded import embedded_postgres
+from service.cli.embedded import embedded_postgres
 from service.settings import get_settings
 
 

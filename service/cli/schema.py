@@ -7,8 +7,8 @@ from alembic import command
 from alembic.config import Config
 
 from service.cli.database import database
-from service.database import create_engine
-from service.revision import ALEMBIC_INI, find_revisions, load_revisions
+from service.database.engine import create_engine
+from service.database.revision import ALEMBIC_INI, find_revisions, load_revisions
 from service.settings import get_settings
 
 

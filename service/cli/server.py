@@ -10,10 +10,10 @@ import uvicorn
 from alembic import command
 from alembic.config import Config
 
-from service.budget import tell_connection_budget
+from service.cli.budget import tell_connection_budget
 from service.cli.database import database
-from service.log import configure_logging
-from service.revision import ALEMBIC_INI, ROOT
+from service.database.revision import ALEMBIC_INI, ROOT
+from service.observability.logs import configure_logging
 from service.settings import get_settings
 
 

@@ -2,27 +2,28 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from service.access import require_scope, takes_scope
-from service.conditional import check_version, expected_versions, is_unmodified
+from service.access.scopes import require_scope, takes_scope
 from service.crud import item as crud
-from service.database import Sessions, coalesce, transactional
+from service.database.calls import coalesce
+from service.database.engine import transactional
 from service.domain.item import Item, ItemPage, ItemQuery
 from service.errors import NotFound, PreconditionFailed
-from service.idempotency import idempotency_key, once
-from service.openapi import operation_id, problems, takes_headers
-from service.paging import cursor_links, decode_cursor, encode_cursor, page_links
-from service.responses import json_response, not_modified, versioned_response
-from service.routing import StrictRoute
+from service.http.conditional import check_version, expected_versions, is_unmodified
+from service.http.idempotency import idempotency_key, once
+from service.http.openapi import operation_id, problems, takes_headers
+from service.http.paging import cursor_links, decode_cursor, encode_cursor, page_links
+from service.http.responses import json_response, not_modified, versioned_response
+from service.http.routing import StrictRoute
 from service.schemas.base import Int64
 from service.schemas.item import ItemCreate, ItemRead, ItemReplace, ItemUpdate
 from service.schemas.item_list import ItemList, ItemListQuery
 from service.settings import Settings
+from service.state import state_of
 
 
 class ItemCalls:
@@ -98,7 +99,7 @@ async def create_item(request: Request, body: ItemCreate) -> Response:
             return _created(*await crud.create_many(session, [row]))
 
         return await once(request, key, row, create)
-    return _created(await _calls(request).create(row))
+    return _created(await state_of(request).items.create(row))
 
 
 @router.get(
@@ -115,7 +116,7 @@ async def list_items(request: Request, query: Annotated[ItemListQuery, Query()])
     order = (asked.sort, asked.filter)
     if query.cursor is not None:
         asked.after = decode_cursor(query.cursor, order, query.position)
-    page = await _calls(request).list(asked)
+    page = await state_of(request).items.list(asked)
     next_cursor = encode_cursor(order, asked.position(page.items[-1])) if page.has_more else None
     pages = None if page.total is None else -(-page.total // query.per_page)
     if asked.after:
@@ -147,7 +148,7 @@ async def list_items(request: Request, query: Annotated[ItemListQuery, Query()])
 )
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """Read one item, active or not."""
-    item = await _calls(request).get(item_id)
+    item = await state_of(request).items.get(item_id)
     if item is None:
         raise NotFound(NO_SUCH_ITEM)
     return not_modified(item) if is_unmodified(request, item.version) else versioned_response(item)
@@ -199,20 +200,10 @@ async def delete_item(
         require_scope(request, "items:delete")
     delete_many = crud.delete_many if permanent else crud.deactivate_many
     versions = expected_versions(request)
-    async with _connect(request) as conn:
+    async with state_of(request).sessions.connect() as conn:
         if item_id not in await delete_many(conn, [item_id], versions):
             await _refuse(conn, item_id, versions)
     return Response(status_code=204)
-
-
-def _calls(request: Request) -> ItemCalls:
-    calls: ItemCalls = request.app.state.items
-    return calls
-
-
-def _connect(request: Request) -> AbstractAsyncContextManager[AsyncConnection]:
-    sessions: Sessions = request.app.state.sessions
-    return sessions.connect()
 
 
 def _created(item: Item) -> Response:
@@ -222,7 +213,7 @@ def _created(item: Item) -> Response:
 async def _update(request: Request, item_id: int, values: Mapping[str, Any]) -> Response:
     """Set `values` in the item, if it is of the version that the client expects."""
     versions = expected_versions(request)
-    async with _connect(request) as conn:
+    async with state_of(request).sessions.connect() as conn:
         if values:
             (item,) = await crud.update_many(conn, [item_id], values, versions)
         else:

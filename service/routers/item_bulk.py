@@ -3,13 +3,14 @@
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.access import takes_scope
+from service.access.scopes import takes_scope
 from service.crud import item as crud
-from service.idempotency import idempotency_key, once
-from service.openapi import operation_id, problems, takes_headers
-from service.responses import json_response
-from service.routing import BulkRoute
+from service.http.idempotency import idempotency_key, once
+from service.http.openapi import operation_id, problems, takes_headers
+from service.http.responses import json_response
+from service.http.routing import BulkRoute
 from service.schemas.item import ItemBulk, ItemsCreated
+from service.state import state_of
 
 router = APIRouter(
     prefix="/items",
@@ -37,5 +38,5 @@ async def create_items(request: Request, body: ItemBulk) -> Response:
 
     if key := idempotency_key(request):
         return await once(request, key, rows, create)
-    async with request.app.state.sessions.begin() as session:
+    async with state_of(request).sessions.begin() as session:
         return await create(session)

@@ -10,16 +10,17 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.access import takes_scope
+from service.access.scopes import takes_scope
 from service.crud import item as crud
-from service.database import transactional
+from service.database.engine import transactional
 from service.domain.item import Item, ItemFilter
 from service.errors import NotAcceptable, Unavailable
-from service.openapi import operation_id, problems
-from service.responses import json_bytes
-from service.routing import StrictRoute
+from service.http.openapi import operation_id, problems
+from service.http.responses import json_bytes
+from service.http.routing import StrictRoute
+from service.http.streaming import Stream
 from service.schemas.item_list import ItemExportQuery
-from service.streaming import Stream
+from service.state import state_of
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
 COLUMNS = (
@@ -86,9 +87,10 @@ async def export_items(request: Request, query: Annotated[ItemExportQuery, Query
     """Send all items that match, as they are at this moment."""
     form = query.format or _accepted_form(",".join(request.headers.getlist("accept")))
     head, write_items = (_csv([COLUMNS]), _write_csv) if form == "csv" else (b"", _write_ndjson)
+    state = state_of(request)
     answer = Stream(
-        request.app.state.exports.write(query.to_filter(), head, write_items),
-        request.app.state.settings.request_timeout,
+        state.exports.write(query.to_filter(), head, write_items),
+        state.settings.request_timeout,
         MEDIA_TYPES[form],
         {
             "Content-Disposition": f'attachment; filename="items.{form}"',

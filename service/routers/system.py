@@ -7,12 +7,13 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import ConfigDict
 
 from service import __version__
+from service.database.revision import is_behind
 from service.errors import Unavailable
-from service.metrics import exposition
-from service.openapi import operation_id, problems
-from service.revision import is_behind
-from service.routing import RepeatingRoute
+from service.http.openapi import operation_id, problems
+from service.http.routing import RepeatingRoute
+from service.observability.metrics import exposition
 from service.schemas.base import Schema
+from service.state import state_of
 
 metrics_router = APIRouter()
 router = APIRouter(
@@ -50,7 +51,7 @@ class HealthOverview(Health):
 )
 async def health(request: Request) -> HealthOverview:
     """Say how the service is; 503 when its database does not answer."""
-    await request.app.state.revision(None)
+    await state_of(request).find_revision(None)
     return HealthOverview()
 
 
@@ -68,8 +69,8 @@ async def live() -> Health:
 )
 async def ready(request: Request) -> Health:
     """Say whether the database answers, with a schema that is not older than the code."""
-    state = request.app.state
-    if is_behind(await state.revision(None), state.revisions):
+    state = state_of(request)
+    if is_behind(await state.find_revision(None), state.revisions):
         raise Unavailable("The database's schema is older than the service: migrate it")
     return Health()
 

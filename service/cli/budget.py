@@ -1,0 +1,46 @@
+"""Whether the database has room for all connections that the service may open."""
+
+import structlog
+from sqlalchemy import text
+
+from service.database.engine import create_engine
+from service.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+# The smallest of what the server, the database and the role allow.
+CONNECTIONS_TO_BE_HAD = text(
+    """
+    SELECT least(
+        current_setting('max_connections')::int
+            - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0),
+        (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()),
+        (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user)
+    )
+    """
+)
+
+
+async def tell_connection_budget(settings: Settings) -> None:
+    """Compare what the workers may open with what the database has, and log it."""
+    needed = settings.web_concurrency * (settings.pool_size + settings.max_overflow)
+    engine = create_engine(settings)
+    try:
+        async with engine.connect() as conn:
+            available = await conn.scalar(CONNECTIONS_TO_BE_HAD)
+    except Exception as exc:  # whatever it is, the service starts without a database, too
+        logger.warning("connection_budget_unknown", needed=needed, error=type(exc).__name__)
+        return
+    finally:
+        await engine.dispose()
+    if needed <= available:
+        replicas = available // needed
+        logger.info("connection_budget", needed=needed, available=available, replicas=replicas)
+        return
+    logger.warning(
+        "too_few_connections",
+        needed=needed,
+        available=available,
+        hint="lower WEB_CONCURRENCY, POOL_SIZE or MAX_OVERFLOW, or raise max_connections",
+    )

