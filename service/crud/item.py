@@ -196,7 +196,7 @@ def shape(query: ItemQuery) -> Hashable:
     return query.filter, query.sort, query.count, query.after is None
 
 
-def is_dear(query: ItemQuery) -> bool:
+def is_expensive(query: ItemQuery) -> bool:
     """Whether the database may have to read far more rows than it answers with."""
     if query.count == "exact" or (query.page - 1) * query.per_page > FAR:
         return True

@@ -36,25 +36,25 @@ class ItemCalls:
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self.get = coalesce(engine, settings, crud.get_many, max_sets=1, repeatable=True)
         self.create = coalesce(engine, settings, crud.create_many, max_sets=1)
-        self.list_cheap = coalesce(
+        self.list_inexpensive = coalesce(
             engine, settings, crud.list_pages, shape=crud.shape, max_sets=2, repeatable=True
         )
         # Beside the others, and one by one: nobody who reads by id waits for a search. Fewer may
         # wait, as each takes longer: who is refused should know it soon.
-        self.list_dear = coalesce(
+        self.list_expensive = coalesce(
             transactional(engine),
             settings,
             crud.search_pages,
             max_set=1,
             max_sets=2,
             max_waiting=math.ceil(settings.queue_limit / 5),
-            patience=settings.pool_timeout,
+            max_wait=settings.pool_timeout,
             repeatable=True,
         )
 
     async def list(self, query: ItemQuery) -> ItemPage:
         """One page of the items."""
-        return await (self.list_dear if crud.is_dear(query) else self.list_cheap)(query)
+        return await (self.list_expensive if crud.is_expensive(query) else self.list_inexpensive)(query)
 
 
 router = APIRouter(
