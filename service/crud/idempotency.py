@@ -1,4 +1,4 @@
-"""Idempotency keys, and the answers that belong to them."""
+"""Idempotency keys and their stored responses."""
 
 from datetime import timedelta
 from hashlib import blake2b
@@ -12,8 +12,7 @@ from service.models.idempotency import idempotency_keys as keys
 
 TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
 
-# By the rows' places, so that the index on their time alone is read. A key that a request renews
-# meanwhile stays, and is not waited for.
+# By ctid, so that only the index on the time is read. A key that a request is renewing is skipped.
 PURGE = text(
     """
     DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY (
@@ -25,16 +24,15 @@ PURGE = text(
 
 
 async def try_lock(session: AsyncSession, owner: str, key: str) -> bool:
-    """Lock the key until the transaction ends; False if another transaction has locked it."""
-    # Numbers are what PostgreSQL locks. Two keys with the same one, should there ever be any, only
-    # wait for each other.
+    """Lock the key until the transaction ends; return False if another transaction holds it."""
+    # PostgreSQL locks numbers. Two keys with the same number would only wait for each other.
     number = blake2b(f"{owner}\0{key}".encode(), digest_size=8).digest()
     locked = await session.scalar(TRY_LOCK, {"number": int.from_bytes(number, signed=True)})
     return bool(locked)
 
 
 async def find_answer(session: AsyncSession, owner: str, key: str) -> StoredAnswer | None:
-    """The answer stored with the key, unless it has expired."""
+    """Return the response stored with the key, unless it has expired."""
     columns = (keys.c.fingerprint, keys.c.status, keys.c.headers, keys.c.body)
     statement = select(*columns).where(
         keys.c.owner == owner, keys.c.key == key, keys.c.expires_at > func.now()
@@ -46,7 +44,7 @@ async def find_answer(session: AsyncSession, owner: str, key: str) -> StoredAnsw
 async def store_answer(
     session: AsyncSession, owner: str, key: str, answer: StoredAnswer, ttl: int
 ) -> None:
-    """Store the answer for `ttl` seconds, in the place of one that has expired."""
+    """Store the response for `ttl` seconds, in the place of an expired one."""
     values = {
         "fingerprint": answer.fingerprint,
         "status": answer.status,
@@ -62,6 +60,6 @@ async def store_answer(
 
 
 async def purge_expired(conn: AsyncConnection, most: int) -> int:
-    """Delete expired keys, at most so many; the number of those deleted."""
+    """Delete at most `most` expired keys; return their number."""
     deleted = await conn.execute(PURGE, {"most": most})
     return deleted.rowcount

@@ -30,14 +30,14 @@ from service.models.item import items
 
 Connection = AsyncConnection | AsyncSession
 
-FAR = 1000  # rows that a page may skip and still be cheap
-EXPORT_BATCH = 500  # rows that come from the database at once
+MAX_INEXPENSIVE_SKIP = 1000  # rows that a page may skip and still be inexpensive
+EXPORT_BATCH = 500  # rows fetched at a time
 
 CHOSEN = items.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
 OF_A_VERSION = items.c.version == any_(bindparam("versions", type_=ARRAY(BigInteger)))
 
 GET_MANY = select(*COLUMNS).where(CHOSEN)
-# What else it sets is given when it is executed.
+# Further columns are set when it is executed.
 UPDATE_MANY = (
     update(items)
     .where(CHOSEN)
@@ -73,7 +73,7 @@ _given = (
     )
     .render_derived()
 )
-# Ids are drawn after the sort, so they grow in the order of the rows given.
+# Ids are assigned after the sort, so they grow in the order of the given rows.
 CREATE_MANY = (
     insert(items)
     .from_select(
@@ -87,19 +87,20 @@ CREATE_MANY = (
 
 
 async def get_many(conn: Connection, ids: Sequence[int]) -> list[Item | None]:
-    """The items with these ids, each at its id's place; None where there is none."""
+    """Return the items with these ids, in the order of `ids`; None for a missing one."""
     rows = (await conn.execute(GET_MANY, {"ids": ids})).all()
     found = {row.id: Item(*row) for row in rows}
     return [found.get(id_) for id_ in ids]
 
 
 async def create_many(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """Store the items described; all or none. They come back in the order given.
+    """Store items, all or none; return them in the order of `rows`.
 
-    A row needs a `name`; `description`, `price` and `is_active` fall back to the defaults.
+    Args:
+        rows: each with a `name`, and optionally `description`, `price` and `is_active`.
 
     Raises:
-        IntegrityError, DBAPIError: a row breaks a constraint, or does not fit its column.
+        IntegrityError, DBAPIError: a row violates a constraint, or does not fit its column.
     """
     created = await conn.execute(
         CREATE_MANY,
@@ -114,12 +115,16 @@ async def create_many(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> li
 
 
 async def copy_many(conn: AsyncConnection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Store items through COPY: for very many, of which none is needed back.
+    """Store a large number of items by COPY, without returning them.
 
-    A row as for `create_many`. Raises asyncpg's errors, not SQLAlchemy's: COPY is the driver's.
+    Args:
+        rows: as for `create_many`.
+
+    Raises:
+        asyncpg.PostgresError: a row violates a constraint, or does not fit its column.
     """
-    # A batch may take longer than a request may; and COPY goes past SQLAlchemy, which begins the
-    # transaction with the first statement that it sees.
+    # A batch may take longer than a request. SQLAlchemy, which does not see COPY, starts the
+    # transaction with this statement.
     await conn.execute(text("SET LOCAL statement_timeout = 0"))
     driver = (await conn.get_raw_connection()).driver_connection
     assert driver is not None
@@ -139,13 +144,17 @@ async def update_many(
     values: Mapping[str, Any],
     versions: Sequence[int] | None = None,
 ) -> list[Item | None]:
-    """Set `values` (at least one, by column) in each of the items, and step its version.
+    """Set `values` in the items and increment their versions.
 
-    Answers with the items as they are now, each at its id's place; None where there is none, or
-    none of one of the `versions`.
+    Args:
+        values: at least one, by column.
+        versions: change only items that have one of these.
+
+    Returns:
+        The changed items, in the order of `ids`; None for one that was not changed.
 
     Raises:
-        IntegrityError, DBAPIError: a value breaks a constraint, or does not fit its column.
+        IntegrityError, DBAPIError: a value violates a constraint, or does not fit its column.
     """
     rows = await _write(conn, UPDATE_MANY, ids, versions, values)
     found = {row.id: Item(*row) for row in rows}
@@ -155,9 +164,9 @@ async def update_many(
 async def deactivate_many(
     conn: Connection, ids: Sequence[int], versions: Sequence[int] | None = None
 ) -> set[int]:
-    """Make the items inactive; one that was so already stays as it is.
+    """Deactivate the items; an inactive one does not change.
 
-    Answers with the ids of those that exist, and are of one of the `versions`.
+    Returns the ids of those that exist and have one of the `versions`.
     """
     return {row.id for row in await _write(conn, DEACTIVATE_MANY, ids, versions)}
 
@@ -165,9 +174,9 @@ async def deactivate_many(
 async def delete_many(
     conn: Connection, ids: Sequence[int], versions: Sequence[int] | None = None
 ) -> set[int]:
-    """Remove the items for good.
+    """Delete the items.
 
-    Answers with the ids of those that existed, and were of one of the `versions`.
+    Returns the ids of those that existed and had one of the `versions`.
     """
     return {row.id for row in await _write(conn, DELETE_MANY, ids, versions)}
 
@@ -179,9 +188,9 @@ async def _write(
     versions: Sequence[int] | None,
     values: Mapping[str, Any] | None = None,
 ) -> Sequence[Any]:
-    """Execute `statement` for the items chosen, and answer with what it returns.
+    """Execute `statement` for the chosen items and return its rows.
 
-    PostgreSQL asks the condition again of a row that it had to wait for.
+    PostgreSQL checks the condition again for a row whose lock it waited for.
     """
     parameters = {**(values or {}), "ids": ids}
     if versions is not None:
@@ -192,21 +201,21 @@ async def _write(
 
 
 def shape(query: ItemQuery) -> Hashable:
-    """What queries have in common that one statement answers: all but the place of the page."""
+    """Return what queries must share to be one statement: all but the place of the page."""
     return query.filter, query.sort, query.count, query.after is None
 
 
 def is_expensive(query: ItemQuery) -> bool:
-    """Whether the database may have to read far more rows than it answers with."""
-    if query.count == "exact" or (query.page - 1) * query.per_page > FAR:
+    """Return whether the database may read many more rows than it returns."""
+    if query.count == "exact" or (query.page - 1) * query.per_page > MAX_INEXPENSIVE_SKIP:
         return True
     asked = lists.asked(query.filter)
-    # One index serves the other filter and the sort together.
+    # One index serves this filter and this sort together.
     return bool(asked) and (asked != ("is_active",) or query.sort.lstrip("-") != "id")
 
 
 async def list_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
-    """The page that each query asks for, in one statement for those of one shape."""
+    """Return the page of each query; queries of one shape take one statement."""
     pages: dict[int, ItemPage] = {}
     by_shape: dict[Hashable, list[int]] = {}
     for index, query in enumerate(queries):
@@ -232,7 +241,7 @@ async def _list_alike(conn: Connection, queries: Sequence[ItemQuery]) -> list[It
     )
     rows = answer.all()
     found: list[list[Item]] = [[] for _ in queries]
-    for row in rows:  # the query's ordinal, the total, and an item
+    for row in rows:  # the ordinal of the query, the total, and an item
         if row[2] is not None:  # an empty page is one row of NULLs
             found[row[0] - 1].append(Item(*row[2:]))
     total = rows[0][1]
@@ -240,19 +249,19 @@ async def _list_alike(conn: Connection, queries: Sequence[ItemQuery]) -> list[It
 
 
 async def search_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[ItemPage]:
-    """As `list_pages`, in a transaction, each statement planned for the very values asked for."""
-    # Else PostgreSQL, after a few calls, takes a plan for no values in particular, which may walk a
-    # whole index for the few rows that match.
+    """Return pages as `list_pages` does, in a transaction, with plans for the given values."""
+    # After a few calls PostgreSQL would use a generic plan, which may walk a whole index for the
+    # few rows that match.
     await conn.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     return await list_pages(conn, queries)
 
 
 async def export_items(conn: AsyncConnection, wanted: ItemFilter) -> AsyncIterator[list[Item]]:
-    """All items that match, by id, in batches; as they are at the first one.
+    """Yield all matching items by id, in batches of one snapshot.
 
-    Runs in a transaction, and holds its connection.
+    It runs in a transaction and holds its connection.
     """
-    # It waits for its client between two batches; how long is for the caller to bound.
+    # It waits for its client between two batches; the caller bounds that time.
     await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     statement = lists.everything(lists.asked(wanted))
     options = {"yield_per": EXPORT_BATCH}
@@ -262,7 +271,7 @@ async def export_items(conn: AsyncConnection, wanted: ItemFilter) -> AsyncIterat
 
 
 def _page_of(query: ItemQuery, found: list[Item], total: int | None) -> ItemPage:
-    """The page, from its items and one more where there is one, or where the total tells of it."""
+    """Return the page; `found` has one more item if more follow and the total does not tell."""
     if lists.tells_more(query):
         has_more = (total or 0) > query.page * query.per_page
     else:

@@ -1,4 +1,4 @@
-"""The statements behind lists of items: pages, counts, exports."""
+"""The statements for lists of items: pages, counts, exports."""
 
 from decimal import Decimal
 from functools import lru_cache
@@ -29,10 +29,10 @@ from sqlalchemy.types import TypeEngine
 from service.domain.item import MAX_PRICE, ItemFilter, ItemQuery, Position
 from service.models.item import items, name_folded, price_key
 
-# A list counts its matches up to here and no further, so that it never costs a full count.
+# A list counts its matches up to this number, so that it never costs a full count.
 COUNT_CAP = 10_000
 
-# In the order of the members of `Item`.
+# In the order of the fields of `Item`.
 COLUMNS = (
     items.c.id,
     items.c.name,
@@ -52,10 +52,10 @@ KEY_TYPES: dict[str, TypeEngine[Any]] = {
     "updated_at": DateTime(timezone=True),
 }
 
-# What each member of ItemFilter asks of an item.
+# The condition of each field of ItemFilter.
 CONDITIONS: dict[str, ColumnElement[bool]] = {
-    # Not by equality: PostgreSQL would then walk the ids, whatever the order below, and throw the
-    # others away, which may be all but the last.
+    # Not by equality: PostgreSQL would then walk the ids and discard the rows that do not match,
+    # which may be all but the last.
     "is_active": items.c.is_active.between(
         bindparam("is_active", type_=Boolean), bindparam("is_active", type_=Boolean)
     ),
@@ -73,12 +73,12 @@ CONDITIONS: dict[str, ColumnElement[bool]] = {
 
 
 def asked(wanted: ItemFilter) -> tuple[str, ...]:
-    """The members of the filter that ask for something."""
+    """Return the names of the filters that are set."""
     return tuple(name for name in CONDITIONS if getattr(wanted, name) is not None)
 
 
 def values(wanted: ItemFilter) -> dict[str, Any]:
-    """What they ask for: the parameters of a statement."""
+    """Return the parameters of the filters that are set."""
     given = {name: getattr(wanted, name) for name in asked(wanted)}
     if wanted.q is not None:
         given["q"] = like_pattern(wanted.q)
@@ -86,28 +86,28 @@ def values(wanted: ItemFilter) -> dict[str, Any]:
 
 
 def after(query: ItemQuery) -> Position:
-    """Where the page starts: the parameters of a statement by cursor."""
+    """Return the position after which the page starts, as parameters."""
     assert query.after is not None
     key, id_ = query.after
     return (NO_PRICE if key is None else key), id_
 
 
 def tells_more(query: ItemQuery) -> bool:
-    """Whether the total tells if more follow; else one row more than the page has must."""
+    """Return whether the total tells if more rows follow; otherwise one more row is fetched."""
     return (
         query.after is None and query.count != "none" and query.page * query.per_page <= COUNT_CAP
     )
 
 
 def like_pattern(q: str) -> str:
-    r"""What LIKE matches where `q` stands somewhere, literally: `%`, `_` and `\` escaped."""
+    r"""Return a LIKE pattern for a literal `q` anywhere: `%`, `_` and `\` are escaped."""
     escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
 
 
-@lru_cache(256)  # of thousands that clients may ask for, 80 kB each
+@lru_cache(256)  # clients may combine thousands; each takes 80 kB
 def page_set(names: tuple[str, ...], sort: str, count: str, by_cursor: bool) -> Select[Any]:
-    """The statement for the pages of one list: each starts at its own place in the arrays given."""
+    """Return the statement for pages of one list, whose places are given as arrays."""
     columns = ["size", "skip"]
     arrays: list[Any] = [
         bindparam("sizes", type_=ARRAY(BigInteger)),
@@ -139,12 +139,12 @@ def page_set(names: tuple[str, ...], sort: str, count: str, by_cursor: bool) -> 
 
 
 def everything(names: tuple[str, ...]) -> Select[Any]:
-    """The statement for all that matches, by id."""
+    """Return the statement for all matches, by id."""
     return select(*COLUMNS).where(*(CONDITIONS[name] for name in names)).order_by(items.c.id)
 
 
 def _count_of(names: tuple[str, ...], count: str) -> Select[Any]:
-    """The statement that counts what matches."""
+    """Return the statement that counts the matches."""
     matches = select(true()).select_from(items).where(*(CONDITIONS[name] for name in names))
     if count == "capped":
         matches = matches.limit(COUNT_CAP + 1)
@@ -152,7 +152,7 @@ def _count_of(names: tuple[str, ...], count: str) -> Select[Any]:
 
 
 def _follows(sort: str, key: Any, id_: Any) -> ColumnElement[bool]:
-    """What comes after a place in the order."""
+    """Return the condition for rows after a position."""
     here: ColumnElement[Any] = tuple_(_key(sort, items.c), items.c.id)
     there: ColumnElement[Any] = tuple_(key, id_)
     if sort.lstrip("-") == "id":
@@ -161,11 +161,11 @@ def _follows(sort: str, key: Any, id_: Any) -> ColumnElement[bool]:
 
 
 def _walk(names: tuple[str, ...], sort: str) -> tuple[UnaryExpression[Any], ...]:
-    """The order in which an index has the items that match."""
+    """Return the order of the index that serves the filters and the sort."""
     order = _order(sort, items.c)
     if names != ("is_active",) or sort.lstrip("-") != "id":
         return order
-    # By both, where one value would do, so that only the index of both can serve it.
+    # By both columns, though the first is constant, so that only the index on both can serve it.
     first = items.c.is_active
     return (first.desc() if sort.startswith("-") else first.asc(), *order)
 
@@ -173,7 +173,7 @@ def _walk(names: tuple[str, ...], sort: str) -> tuple[UnaryExpression[Any], ...]
 def _order(
     sort: str, columns: ReadOnlyColumnCollection[str, Any]
 ) -> tuple[UnaryExpression[Any], ...]:
-    """`-x` is the exact reverse of `x`: the same index, read backwards."""
+    """Return the order; `-x` is the exact reverse of `x`, the same index read backwards."""
     key = _key(sort, columns)
     if sort.startswith("-"):
         return key.desc(), columns.id.desc()

@@ -1,1 +1,1 @@
-"""Slotted dataclasses: the form that data has inside the service. Standard library only."""
+"""Slotted dataclasses, the form of data inside the service. Standard library only."""

@@ -1,6 +1,6 @@
-"""API keys: how one is made, and what is stored of it.
+"""API keys: how a key is made, and what is stored of it.
 
-A key is random and long, so one round of SHA-256 hides it; only that digest is ever stored.
+A key is long and random, so one round of SHA-256 protects it. Only the digest is stored.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SCOPES = ("items:read", "items:write", "items:delete")
-PREFIX = "items_"  # of every key, so that scanners of secrets can know one
+PREFIX = "items_"  # so that secret scanners recognise a key
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -18,7 +18,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(slots=True, frozen=True)
 class ApiKey:
-    """What is stored of a key."""
+    """The stored part of a key."""
 
     name: str
     digest: str = field(repr=False)
@@ -26,10 +26,10 @@ class ApiKey:
 
 
 def create_key(name: str, scopes: Sequence[str]) -> tuple[str, str]:
-    """A new key, and its entry in API_KEYS.
+    """Return a new key and its entry for API_KEYS.
 
     Raises:
-        ValueError: the name or a scope is not well formed.
+        ValueError: the name or a scope is malformed.
     """
     if not NAME.fullmatch(name):
         raise ValueError("A name has 1 to 64 letters, digits, underscores, dots and hyphens")
@@ -40,12 +40,12 @@ def create_key(name: str, scopes: Sequence[str]) -> tuple[str, str]:
 
 
 def parse_keys(value: str) -> tuple[ApiKey, ...]:
-    """The keys of API_KEYS: entries like `name:digest:items:read,items:write`, apart by spaces,
+    """Parse API_KEYS: entries like `name:digest:items:read,items:write`, separated by spaces,
     semicolons or new lines.
 
     Raises:
-        ValueError: there is no entry, as in a file left empty by mistake; or one is not well
-            formed, which the message does not repeat.
+        ValueError: there is no entry, as in a file left empty by mistake, or an entry is
+            malformed; the message does not repeat it.
     """
     keys: list[ApiKey] = []
     for number, entry in enumerate(filter(None, re.split(r"[\s;]+", value)), 1):
@@ -62,5 +62,5 @@ def parse_keys(value: str) -> tuple[ApiKey, ...]:
 
 
 def digest_of(key: str) -> str:
-    """What is stored in place of a key."""
+    """Return the digest that is stored in place of a key."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()

@@ -1,11 +1,11 @@
-"""The answer to a request that carried an Idempotency-Key."""
+"""The stored response to a request with an Idempotency-Key."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class StoredAnswer:
-    """An answer, and the SHA-256 digest of the request that it belongs to."""
+    """A response, and the SHA-256 digest of its request."""
 
     fingerprint: bytes
     status: int

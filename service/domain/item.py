@@ -1,4 +1,4 @@
-"""An item, what a caller says of one, and what a caller asks of many."""
+"""Items, their content, and queries for them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 MAX_PRICE = Decimal("9999999999.99")
 
-# A place in a list: the value of the sort key, and the id.
+# A position in a list: the value of the sort key, and the id.
 Position = tuple[Any, int]
 
-# With slots an instance takes a third less memory. Frozen would be nicer still, but is slower to
-# make, as each member then goes through object.__setattr__.
+# With slots an instance takes a third less memory. Frozen instances are slower to create, as each
+# field then goes through object.__setattr__.
 
 
 @dataclass(slots=True)
 class ItemData:
-    """What a caller decides about an item."""
+    """The content of an item, which clients write."""
 
     name: str
     description: str | None
@@ -24,7 +24,7 @@ class ItemData:
     is_active: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The mapping that crud takes, member by member: `dataclasses.asdict` is far slower."""
+        """Return the mapping that crud takes; `dataclasses.asdict` is five times slower."""
         return {
             "name": self.name,
             "description": self.description,
@@ -35,7 +35,7 @@ class ItemData:
 
 @dataclass(slots=True)
 class Item:
-    """A stored item; the members stand in the order in which crud selects the columns."""
+    """A stored item; its fields have the order of the columns that crud selects."""
 
     id: int
     name: str
@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(slots=True, unsafe_hash=True)
 class ItemFilter:
-    """Which items: those for which all that is not None holds. Prices include their bounds."""
+    """The items to select: all conditions that are not None must hold. Price bounds are included."""
 
     is_active: bool | None = None
     q: str | None = None
@@ -62,10 +62,11 @@ class ItemFilter:
 
 @dataclass(slots=True)
 class ItemQuery:
-    """One page of a list: which items, in which order, from where, and how to count them all.
+    """One page of a list: its filter, order, place and way to count.
 
-    The page is the one numbered `page`, from 1; or, if there is an `after`, what follows that
-    position.
+    Attributes:
+        page: number of the page, from 1; without effect if `after` is given.
+        after: the position after which the page starts.
     """
 
     filter: ItemFilter = field(default_factory=ItemFilter)
@@ -76,15 +77,17 @@ class ItemQuery:
     count: Literal["capped", "exact", "none"] = "capped"
 
     def position(self, item: Item) -> Position:
-        """Where `item` stands in the list."""
+        """Return the position of `item` in the list."""
         return getattr(item, self.sort.removeprefix("-")), item.id
 
 
 @dataclass(slots=True)
 class ItemPage:
-    """The items of one page, whether more follow, and how many match in all.
+    """The items of one page.
 
-    `total` is exact, or a lower bound (`total_capped`), or None where nobody counted.
+    Attributes:
+        has_more: whether more items follow.
+        total: number of matches: exact, a lower bound (`total_capped`), or None if not counted.
     """
 
     items: list[Item]
@@ -94,7 +97,7 @@ class ItemPage:
 
     @property
     def total_relation(self) -> Literal["eq", "gte"] | None:
-        """How many there are, compared with `total`."""
+        """Return how the number of matches compares with `total`."""
         if self.total is None:
             return None
         return "gte" if self.total_capped else "eq"

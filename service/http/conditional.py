@@ -1,6 +1,6 @@
 """Conditional requests (RFC 9110, section 13): an entity tag is a version in quotes.
 
-Tags are strong: a version is stepped with every change, whatever it changes.
+Tags are strong, as the version grows with every change.
 """
 
 import re
@@ -16,21 +16,20 @@ VERSION = re.compile(r"[1-9][0-9]{0,18}")
 
 
 class Versioned(Protocol):
-    """What has a version, stepped with each change."""
+    """Anything with a version that grows with each change."""
 
     version: int
 
 
 def entity_tag(version: int) -> str:
-    """The tag of what has this version."""
+    """Return the entity tag of a version."""
     return f'"{version}"'
 
 
 def is_unmodified(request: Request, version: int) -> bool:
-    """Whether If-None-Match says that the client has this version already.
+    """Return whether If-None-Match contains this version.
 
-    Tags are compared weakly, as the standard has it here. A field that is not a list of tags
-    matches nothing.
+    The comparison is weak, as RFC 9110 requires. A malformed field matches nothing.
     """
     if (field := _field(request, b"if-none-match")) is None:
         return False
@@ -38,13 +37,13 @@ def is_unmodified(request: Request, version: int) -> bool:
 
 
 def expected_versions(request: Request) -> list[int] | None:
-    """The versions that If-Match names; None if any will do.
+    """Return the versions in If-Match; None if any version is accepted.
 
-    A weak tag names none, as tags are compared strongly here.
+    Weak tags match nothing, as RFC 9110 requires a strong comparison.
 
     Raises:
         BadRequest: the field is not a list of tags.
-        PreconditionRequired: there is no such field, and REQUIRE_IF_MATCH is set.
+        PreconditionRequired: the field is missing, and REQUIRE_IF_MATCH is set.
     """
     if (field := _field(request, b"if-match")) is None:
         if state_of(request).settings.require_if_match:
@@ -59,19 +58,19 @@ def expected_versions(request: Request) -> list[int] | None:
 
 
 def check_version(found: Versioned | None, expected: list[int] | None) -> None:
-    """Raise PreconditionFailed if there is something, and of a version that will not do."""
+    """Raise PreconditionFailed if `found` exists with a version that is not expected."""
     if found and expected is not None and found.version not in expected:
         raise PreconditionFailed
 
 
 def _field(request: Request, name: bytes) -> str | None:
-    """The header, its lines joined; None if it is not there. `Request.headers` costs far more."""
+    """Return a header, its lines joined; None if missing. `Request.headers` is slower."""
     lines = [value.decode("latin-1") for key, value in request.scope["headers"] if key == name]
     return ", ".join(lines).strip() if lines else None
 
 
 def _tags(field: str) -> list[tuple[bool, str]] | None:
-    """Each tag of the list, and whether it is weak; None if it is not a list of tags."""
+    """Return whether each tag is weak, and its text; None if `field` is not a list of tags."""
     tags, field = [], field.rstrip(" \t,")
     position = 0
     while match := TAG.match(field, position):

@@ -1,8 +1,8 @@
-"""Idempotency-Key (draft 07 of the IETF): a request that is sent again is not done again.
+"""Idempotency-Key (IETF draft 07): a repeated request gets the first response again.
 
-The key, a fingerprint of its request and the answer are stored in the transaction of what the
-request does: so either all of it happened or nothing. Only successes are stored; a request that
-failed may be sent again with the same key.
+The key, a fingerprint of the request and the response are stored in the transaction of the request
+itself, so that all of it happens or nothing. Only successes are stored; a request that failed may
+be sent again with the same key.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from service.domain.idempotency import StoredAnswer
 from service.errors import BadRequest, InProgress, KeyReused
 from service.state import state_of
 
-LONGEST_KEY = 255  # characters
-LOCK_TRIES, LOCK_PAUSE = 5, 0.05  # seconds between them
+MAX_KEY_LENGTH = 255  # characters
+LOCK_TRIES, LOCK_PAUSE = 5, 0.05  # seconds between two tries
 QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 UNQUOTED = re.compile(r"[\x21\x23-\x7e][\x20-\x7e]*")
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The key that `request` carries, with or without quotes; None if it carries none.
+    """Return the request's key without quotes; None if it has none.
 
     Raises:
-        BadRequest: it is empty, too long, or not of printable ASCII characters.
+        BadRequest: the key is empty, too long, or not printable ASCII.
     """
     lines = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if not lines:
@@ -41,7 +41,7 @@ def idempotency_key(request: Request) -> str | None:
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     else:
         key = line if UNQUOTED.fullmatch(line) else ""
-    if not key or len(key) > LONGEST_KEY or len(lines) > 1:
+    if not key or len(key) > MAX_KEY_LENGTH or len(lines) > 1:
         raise BadRequest("Idempotency-Key should be one key of 1 to 255 printable characters")
     return key
 
@@ -49,15 +49,15 @@ def idempotency_key(request: Request) -> str | None:
 async def once(
     request: Request, key: str, content: Any, act: Callable[[AsyncSession], Awaitable[Response]]
 ) -> Response:
-    """What `act` answers, or answered when this request came with this key before.
+    """Return the response of `act`, or the stored response of the first request with this key.
 
     Args:
-        content: the request's, as far as it matters; a repeated one must have the same.
+        content: of the request; a repeated request must have the same.
         act: does the work within the session's transaction.
 
     Raises:
-        InProgress: the first request with this key is not answered yet.
-        KeyReused: the first request with this key was another one.
+        InProgress: the first request with this key is in progress.
+        KeyReused: the first request with this key was a different one.
     """
     state = state_of(request)
     owner = client_name(request) or ""
@@ -79,7 +79,7 @@ async def once(
 
 
 async def _locks(session: AsyncSession, owner: str, key: str) -> bool:
-    """Lock the key; one whose worker was killed is free when PostgreSQL has noticed."""
+    """Lock the key. PostgreSQL frees the lock of a killed worker after a moment."""
     for _ in range(LOCK_TRIES):
         if await crud.try_lock(session, owner, key):
             return True

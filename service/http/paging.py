@@ -1,8 +1,8 @@
-"""Paging, whatever the list is of: cursors, and links to the pages around one (RFC 8288).
+"""Paging for lists of any kind: cursors, and links to neighbouring pages (RFC 8288).
 
-A cursor is the position of a page's last row: its sort key and its id, and a checksum that ties
-them to the list's order and filters. So the next page is a range of an index, however deep it lies,
-and nothing that others insert or delete moves it.
+A cursor is the position of a page's last row, its sort key and id, with a checksum over the list's
+order and filters. The next page is a range of an index at any depth, and concurrent inserts and
+deletes do not move it (keyset pagination).
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -19,32 +19,32 @@ from service.errors import InvalidInput
 
 Position = TypeVar("Position")
 
-CHECKSUM_SIZE = 4  # bytes; against mistakes only, as a cursor gives access to nothing
-PLACES = ("page", "cursor")  # the parameters that say where in the list a page is
-SAFE = "!$&'()*+,;=:@/?%"  # in a query
+CHECKSUM_SIZE = 4  # bytes; it guards against mistakes, as a cursor grants no access
+PLACES = ("page", "cursor")  # the parameters that name a page
+SAFE = "!$&'()*+,;=:@/?%"  # characters allowed in a query
 
 
 def encode_cursor(list_: Any, position: Sequence[Any]) -> str:
-    """The cursor to what follows `position` in the list that `list_` describes."""
+    """Return the cursor for the rows after `position` in the list that `list_` describes."""
     content = orjson.dumps(position, default=str)
     return _text(_checksum(list_, content) + content)
 
 
 def decode_cursor(cursor: str, list_: Any, type_: TypeAdapter[Position]) -> Position:
-    """The position that `cursor` holds.
+    """Return the position in `cursor`.
 
     Raises:
-        InvalidInput: it is not a cursor, or is one of another list.
+        InvalidInput: it is not a cursor, or belongs to another list.
     """
     try:
         data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         checksum, content = data[:CHECKSUM_SIZE], data[CHECKSUM_SIZE:]
-        # In the one spelling that it was given in: base64 is read generously.
+        # base64 decoding is lenient; only our own spelling is accepted.
         if checksum == _checksum(list_, content) and cursor == _text(data):
             return type_.validate_json(content)
     except (ValueError, ValidationError):
         pass
-    detail = "Not a cursor of this list; its sort and filters must stay the same"
+    detail = "Not a cursor of this list; its sort and filters must not change"
     raise InvalidInput([{"parameter": "cursor", "detail": detail}])
 
 
@@ -59,12 +59,12 @@ def _checksum(list_: Any, content: bytes) -> bytes:
 def page_links(
     request: Request, page: int, last: int | None, deepest: int, next_cursor: str | None
 ) -> str:
-    """The Link header of a page by its number.
+    """Return the Link header of a numbered page.
 
     Args:
-        last: the number of the last page, if it is known.
-        deepest: the last page that may be asked for by number.
-        next_cursor: to what follows; None at the end.
+        last: number of the last page, if known.
+        deepest: the largest page number that is allowed.
+        next_cursor: the cursor of the next page; None at the end.
     """
     start, join = _list_address(request)
     links = [f'<{start}{join}page=1>; rel="first"']
@@ -80,7 +80,7 @@ def page_links(
 
 
 def cursor_links(request: Request, next_cursor: str | None) -> str:
-    """The Link header of a page by cursor."""
+    """Return the Link header of a cursor page."""
     start, join = _list_address(request)
     links = [f'<{start}>; rel="first"']
     if next_cursor:
@@ -89,11 +89,11 @@ def cursor_links(request: Request, next_cursor: str | None) -> str:
 
 
 def _list_address(request: Request) -> tuple[str, str]:
-    """The address of the request without its place in the list, and what joins a place to it."""
+    """Return the request's address without its page, and the separator for a page parameter."""
     query = request.scope["query_string"].decode("latin-1")
     kept = "&".join([part for part in query.split("&") if part and not _is_place(part)])
     path = quote(request.scope["path"])
-    # What was encoded stays so; what no address may have, such as ">", is encoded.
+    # Encoded characters stay encoded; those that no address may have, such as ">", get encoded.
     return (f"{path}?{quote(kept, SAFE, 'latin-1')}", "&") if kept else (path, "?")
 
 

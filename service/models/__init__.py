@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy sees them."""
+"""The SQLAlchemy tables."""
 
 from service.models.base import Base
 from service.models.idempotency import IdempotencyKey

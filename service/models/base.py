@@ -1,4 +1,4 @@
-"""What all tables share: constraint names that a migration can rely on, and timestamps."""
+"""Shared by all tables: predictable constraint names, and timestamps."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ NAMING_CONVENTION = {
 
 
 class Base(DeclarativeBase):
-    """The declarative base; a Python `int` is a bigint, a `datetime` always has a time zone."""
+    """The declarative base: `int` maps to bigint, `datetime` to timestamptz."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
@@ -26,7 +26,7 @@ class Base(DeclarativeBase):
 
 
 class TimestampMixin:
-    """When a row was made and last changed, by the database's clock."""
+    """The times of creation and of the last change, by the database's clock."""
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

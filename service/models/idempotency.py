@@ -11,7 +11,7 @@ from service.models.base import Base
 
 
 class IdempotencyKey(Base):
-    """A client's key, and the answer that its request got."""
+    """A client's key, and the response to its request."""
 
     __tablename__ = "idempotency_keys"
 
@@ -26,5 +26,5 @@ class IdempotencyKey(Base):
     __table_args__ = (Index(None, "expires_at"),)
 
 
-# What crud's statements are made of.
+# The table that crud builds its statements from.
 idempotency_keys = cast(Table, IdempotencyKey.__table__)

@@ -23,19 +23,19 @@ from service.models.base import Base, TimestampMixin
 
 
 def price_key(price: Any) -> ColumnElement[Decimal]:
-    """What items are sorted by, and filtered: never NULL, so that whatever follows a row in the
-    order is one range of the index."""
+    """Return the sort key of a price: never NULL, so that the rows after a position are one range
+    of the index."""
     return func.coalesce(price, literal_column("'Infinity'::numeric"), type_=Numeric())
 
 
 class Item(TimestampMixin, Base):
-    """Its CHECK constraints guard what the schema promises, whoever writes to the table."""
+    """An item. The CHECK constraints hold for every writer of the table."""
 
     __tablename__ = "items"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    # Ordered by code point: the same on every server, the fastest to compare, and no upgrade of
-    # the operating system's locales can corrupt an index.
+    # Ordered by code point: the same on every server, fast to compare, and safe from changes of
+    # the operating system's locales, which would corrupt an index.
     name: Mapped[str] = mapped_column(Text(collation="C"))
     description: Mapped[str | None] = mapped_column(Text)
     price: Mapped[Decimal | None] = mapped_column(Numeric(12, 2))
@@ -45,22 +45,22 @@ class Item(TimestampMixin, Base):
     __table_args__ = (
         CheckConstraint("char_length(name) <= 255 AND btrim(name) <> ''", name="name_length"),
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
-        # NaN is a numeric, and greater than every number.
+        # NaN is a numeric value, greater than every number.
         CheckConstraint("price >= 0 AND price < 'NaN'", name="price_range"),
         CheckConstraint("version >= 1", name="version_positive"),
-        # Each serves a sort in both directions, with its ties by id; the first also the filter.
+        # Each serves one sort in both directions, with ties by id; the first also the filter.
         Index(None, "is_active", "id"),
         Index(None, "name", "id"),
         Index("ix_items_price_key_id", price_key(price), "id"),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
     )
-    # A trigram index for `q` stands in the migration alone: it exists only where pg_trgm does.
+    # The trigram index for `q` is in the migration only, as it requires the extension pg_trgm.
 
 
-# What crud's statements are made of.
+# The table that crud builds its statements from.
 items = cast(Table, Item.__table__)
 
-# What `q` searches. The collation "C" knows the case of ASCII letters only, the database's own
-# knows the others.
+# The text that `q` searches. The collation "C" folds ASCII letters only; the database's own
+# collation folds the others.
 name_folded = func.lower(collate(items.c.name, "default"))

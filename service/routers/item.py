@@ -54,7 +54,9 @@ class ItemCalls:
 
     async def list(self, query: ItemQuery) -> ItemPage:
         """One page of the items."""
-        return await (self.list_expensive if crud.is_expensive(query) else self.list_inexpensive)(query)
+        return await (self.list_expensive if crud.is_expensive(query) else self.list_inexpensive)(
+            query
+        )
 
 
 router = APIRouter(
