@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: online with one migrator at a time, offline as plain SQL."""
+"""Alembic's environment: online with one migrator at a time, offline as plain SQL."""
 
 import asyncio
 
@@ -9,11 +9,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.observability.logs import configure_logging
 from service.models import Base
+from service.observability.logs import configure_logging
 from service.settings import get_settings
 
-LOCK_KEY = 7_103_981_164  # any number, the same for all migrators of this schema
+LOCK_KEY = 7_103_981_164  # the advisory lock of all migrators of this schema
 LOCK_POLL = 0.5  # seconds
 settings = get_settings()
 configure_logging(settings)
@@ -32,31 +32,31 @@ def run_offline() -> None:
 
 
 async def run_online() -> None:
-    """Migrate, while no other migrator does."""
+    """Migrate while no other migrator does."""
     engine = create_async_engine(settings.engine_url, poolclass=NullPool)
     async with engine.connect() as guard, engine.connect() as conn:
-        # Polled on a connection without a transaction: one that waits inside pg_advisory_lock()
-        # holds a snapshot, and CREATE INDEX CONCURRENTLY in another migrator waits for that.
+        # Polled outside of a transaction: waiting in pg_advisory_lock() would hold a snapshot, for
+        # which CREATE INDEX CONCURRENTLY in another migrator waits.
         await guard.execution_options(isolation_level="AUTOCOMMIT")
         try_lock = text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")
-        # No event can tell: it is another process that has the lock.
+        # Another process holds the lock, so there is no event to wait for.
         while not await guard.scalar(try_lock):  # noqa: ASYNC110
             await asyncio.sleep(LOCK_POLL)
         await conn.run_sync(migrate)
-        # What another connection sees is committed: a migration that is rolled back fails silently.
+        # A migration that is rolled back fails silently; another connection sees only commits.
         if await conn.run_sync(find_heads) != await guard.run_sync(find_heads):
             raise CommandError("The migrations were not committed")
     await engine.dispose()
 
 
 def migrate(conn: Connection) -> None:
-    """Run the migrations on `conn`, each in a transaction of its own."""
+    """Run each migration on `conn` in a transaction of its own."""
     context.configure(
         connection=conn,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
-        # Trigram indexes stand in migrations alone: they exist only where pg_trgm is available.
+        # Trigram indexes are in the migrations only, as they require pg_trgm.
         include_name=lambda name, kind, parents: (
             not (kind == "index" and (name or "").endswith("_trgm"))
         ),
@@ -66,7 +66,7 @@ def migrate(conn: Connection) -> None:
 
 
 def find_heads(conn: Connection) -> set[str]:
-    """The revisions that the schema has, as `conn` sees it."""
+    """Return the revisions of the schema that `conn` sees."""
     return set(MigrationContext.configure(conn).get_current_heads())
 
 

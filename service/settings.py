@@ -1,4 +1,4 @@
-"""Configuration, read once at start from the environment, `.env` and secret files."""
+"""Configuration, read once at the start from the environment, `.env` and secret files."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from service.domain.api_key import ApiKey, parse_keys
 
-# Where Docker and Kubernetes mount secrets: one file a setting, named as the setting.
+# Docker and Kubernetes mount secrets here: one file for each setting, named as the setting.
 SECRETS_DIR = Path("/run/secrets")
 
 URL_PARAMETERS = {"channel_binding", "host", "port", "ssl", "sslmode", "target_session_attrs"}
@@ -27,12 +27,12 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     try:
         url = make_url(value.get_secret_value())
     except (ArgumentError, ValueError):
-        # The cause would show the password that stands in the address.
+        # The cause would show the password in the address.
         raise ValueError("is not a database address") from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+asyncpg"):
         raise ValueError("must begin with postgresql://, postgres:// or postgresql+asyncpg://")
     if not url.query.keys() <= URL_PARAMETERS:
-        raise ValueError(f"may have no parameters but {', '.join(sorted(URL_PARAMETERS))}")
+        raise ValueError(f"may only have the parameters {', '.join(sorted(URL_PARAMETERS))}")
     if url.query.get("sslmode", "prefer") not in SSL_MODES:
         raise ValueError(f"sslmode must be one of {', '.join(SSL_MODES)}")
     return value
@@ -42,7 +42,7 @@ def _check_rate_limit(value: str) -> str:
     try:
         parse_many(value) if value else None
     except ValueError:
-        raise ValueError("must read like 10/minute, or be empty") from None
+        raise ValueError("must be like 10/minute, or empty") from None
     return value
 
 
@@ -50,10 +50,10 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
     try:
         url = urlsplit(value.get_secret_value())
         _ = url.port
-    except ValueError:  # a port that is no number, say
-        raise ValueError("is not an address") from None
+    except ValueError:  # such as a port that is not a number
+        raise ValueError("is not a URL") from None
     if url.scheme not in ("redis", "rediss") or not url.hostname:
-        raise ValueError("must read like redis://host:6379")
+        raise ValueError("must be like redis://host:6379")
     return value
 
 
@@ -82,7 +82,7 @@ def _check_origin(value: str) -> str:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
-# NoDecode: not the JSON that pydantic-settings expects of a tuple.
+# NoDecode: pydantic-settings would expect JSON for a tuple.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Hosts = Annotated[
     tuple[Annotated[str, AfterValidator(_check_host)], ...], NoDecode, BeforeValidator(_split)
@@ -93,7 +93,7 @@ Origins = Annotated[
 
 
 def available_cores() -> int:
-    """Cores this process may use: its CPU affinity, cut by a container's CPU quota."""
+    """Return the number of usable cores: the CPU affinity, limited by a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -103,7 +103,7 @@ def available_cores() -> int:
 
 
 class Settings(BaseSettings):
-    """Every setting, its default and its meaning; `.env.example` repeats them for users."""
+    """Every setting with its default; `.env.example` describes them for users."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
 
     @property
     def engine_url(self) -> URL:
-        """The database's address in SQLAlchemy's form, on asyncpg.
+        """Return the database's URL for SQLAlchemy on asyncpg.
 
         Raises:
             RuntimeError: `DATABASE_URL` is not set.
@@ -159,8 +159,8 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise RuntimeError("DATABASE_URL is not set")
         url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
-        # libpq's name for it, which most providers print; asyncpg takes the same values as `ssl`.
-        # It negotiates channel binding by itself.
+        # Providers print libpq's `sslmode`; asyncpg takes the same values as `ssl`, and negotiates
+        # channel binding itself.
         mode = url.query.get("sslmode")
         url = url.difference_update_query(["sslmode", "channel_binding"])
         return url.update_query_dict({"ssl": mode}) if mode else url
@@ -168,15 +168,15 @@ class Settings(BaseSettings):
 
 @cache
 def get_settings() -> Settings:
-    """The process's settings.
+    """Return the process's settings.
 
     Raises:
-        SystemExit: a value is wrong; its message has one line per fault and no value.
+        SystemExit: a value is invalid; the message has one line for each fault, without the value.
     """
     try:
         return Settings()
     except ValidationError as exc:
-        lines = ["The configuration is wrong:"]
+        lines = ["The configuration is invalid:"]
         for error in exc.errors(include_input=False, include_url=False):
             name = ".".join(map(str, error["loc"])).upper()
             lines.append(f"{name}: {error['msg'].removeprefix('Value error, ')}")

@@ -1,4 +1,4 @@
-"""Whether the database has room for all connections that the service may open."""
+"""A check whether the database allows all connections that the service may open."""
 
 import structlog
 from sqlalchemy import text
@@ -8,8 +8,8 @@ from service.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
-# The smallest of what the server, the database and the role allow.
-CONNECTIONS_TO_BE_HAD = text(
+# The smallest limit of the server, the database and the role.
+AVAILABLE_CONNECTIONS = text(
     """
     SELECT least(
         current_setting('max_connections')::int
@@ -28,7 +28,7 @@ async def tell_connection_budget(settings: Settings) -> None:
     engine = create_engine(settings)
     try:
         async with engine.connect() as conn:
-            available = await conn.scalar(CONNECTIONS_TO_BE_HAD)
+            available = await conn.scalar(AVAILABLE_CONNECTIONS)
     except Exception as exc:  # whatever it is, the service starts without a database, too
         logger.warning("connection_budget_unknown", needed=needed, error=type(exc).__name__)
         return

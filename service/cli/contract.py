@@ -1,4 +1,4 @@
-"""Commands about who may call, and what."""
+"""Commands for API keys and the OpenAPI document."""
 
 import click
 import orjson
@@ -15,19 +15,19 @@ def key() -> None:
 @click.argument("name")
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, required=True)
 def create(name: str, scopes: tuple[str, ...]) -> None:
-    """Make a key for NAME, which is what limits and logs know its bearer by."""
+    """Make a key for NAME, which identifies its bearer in limits and logs."""
     try:
         made, entry = create_key(name, scopes)
     except ValueError as exc:
         raise click.ClickException(str(exc)) from None
-    click.echo(f"The key, which is shown this once: {made}")
+    click.echo(f"The key, which is not shown again: {made}")
     click.echo(f"The entry to add to API_KEYS: {entry}")
 
 
 @click.command()
 def openapi() -> None:
-    """Print the OpenAPI document, as it is where API keys are in use."""
-    # Here, as the other commands do without the application.
+    """Print the OpenAPI document of a service with API keys."""
+    # Imported here, as the other commands do not need the application.
     from service.main import create_app
     from service.settings import get_settings
 

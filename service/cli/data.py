@@ -1,4 +1,4 @@
-"""Commands that add and remove rows."""
+"""Commands that add and delete rows."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from service.settings import get_settings
 
 BATCH = 10_000  # rows
 PURGE_BATCH = 1000  # rows
-MOST_FAULTS = 100  # lines that are told of
+MAX_FAULTS = 100  # lines of an import that are reported
 ADJECTIVES = ("Amber", "Bright", "Compact", "Folding", "Heavy", "Quiet", "Round", "Solid", "Tall")
 NOUNS = ("Bench", "Chair", "Clock", "Desk", "Kettle", "Lamp", "Mirror", "Rug", "Shelf", "Stool")
 
@@ -40,9 +40,9 @@ def seed(rows: int) -> None:
 @click.command("import")
 @click.argument("file", type=click.File("rb"))
 def import_items(file: BinaryIO) -> None:
-    """Add the items of FILE, a JSON object a line; all, or none if a line is wrong.
+    """Add the items of FILE, one JSON object a line: all, or none if a line is invalid.
 
-    What GET /items/export sends will do; ids, versions and times are made anew. - is stdin.
+    FILE may be the NDJSON of GET /items/export; ids, versions and times are new. - is stdin.
     """
     with database():
         asyncio.run(_import(file))
@@ -50,13 +50,13 @@ def import_items(file: BinaryIO) -> None:
 
 @click.command()
 def purge() -> None:
-    """Delete the idempotency keys that have expired, a few at a time."""
+    """Delete expired idempotency keys in batches."""
     with database():
         asyncio.run(_purge())
 
 
 async def _seed(rows: int) -> None:
-    """Copy `rows` demo items into the database, all in one transaction."""
+    """Copy `rows` demo items into the database in one transaction."""
     engine = create_engine(get_settings())
     with click.progressbar(length=rows, label="Seeding", file=sys.stderr) as bar:
         async with transactional(engine).begin() as conn:
@@ -70,7 +70,7 @@ async def _seed(rows: int) -> None:
 
 
 def _demo_item(number: int) -> dict[str, Any]:
-    """The same item for the same number; numbers far apart look unlike."""
+    """Return the same item for the same number; neighbours look different."""
     mixed = number * 2_654_435_761 % 2**32  # Knuth's multiplicative hash
     adjective = ADJECTIVES[mixed % len(ADJECTIVES)]
     noun = NOUNS[mixed // 7 % len(NOUNS)]
@@ -83,17 +83,17 @@ def _demo_item(number: int) -> dict[str, Any]:
 
 
 async def _import(file: BinaryIO) -> None:
-    """Copy the items of the file into the database, all in one transaction."""
-    # Ctrl-C ends the wait for a line: asyncio's own handler would let it go on.
+    """Copy the items of the file into the database in one transaction."""
+    # Ctrl-C interrupts reading a line; asyncio's handler would not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     engine = create_engine(get_settings())
     faults: list[str] = []
     count = 0
-    size = os.fstat(file.fileno()).st_size  # 0, if it is a pipe
+    size = os.fstat(file.fileno()).st_size  # 0 for a pipe
     lines = enumerate(file, 1)
     with click.progressbar(length=size or 1, label="Importing", file=sys.stderr) as bar:
         async with transactional(engine).begin() as conn:
-            # Whoever writes into a pipe may take their time.
+            # The writer of a pipe may be slow.
             await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             while batch := list(islice(lines, BATCH)):
                 rows = list(_read_rows(batch, faults))
@@ -110,7 +110,7 @@ async def _import(file: BinaryIO) -> None:
 def _read_rows(
     lines: Iterable[tuple[int, bytes]], faults: list[str]
 ) -> Iterator[Mapping[str, Any]]:
-    """What crud takes, of the lines that hold an item; of the others, `faults` gets to know."""
+    """Yield the items of valid lines for crud; add the faults of the others to `faults`."""
     for number, line in lines:
         if not line.strip():
             continue
@@ -126,16 +126,16 @@ def _read_rows(
 
 
 def _tell(faults: Sequence[str]) -> str:
-    more = len(faults) - MOST_FAULTS
+    more = len(faults) - MAX_FAULTS
     rest = [f"and {more} more"] if more > 0 else []
-    return "\n".join(["Nothing was imported:", *faults[:MOST_FAULTS], *rest])
+    return "\n".join(["Nothing was imported:", *faults[:MAX_FAULTS], *rest])
 
 
 async def _purge() -> None:
     engine = create_engine(get_settings())
     total = 0
     async with engine.connect() as conn:
-        # Answers may be large: a batch may take longer than a request may.
+        # Stored responses may be large: a batch may take longer than a request.
         await conn.execute(text("SET statement_timeout = 0"))
         while deleted := await idempotency.purge_expired(conn, PURGE_BATCH):
             total += deleted

@@ -1,4 +1,4 @@
-"""The database that a command works on."""
+"""The database of a command."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from service.settings import get_settings
 
 @contextmanager
 def database() -> Iterator[None]:
-    """See that there is a database: the one of DATABASE_URL, or the embedded one."""
+    """Provide a database: that of DATABASE_URL, or the embedded one."""
     with ExitStack() as stack:
         if get_settings().database_url is None:
             os.environ["DATABASE_URL"] = stack.enter_context(embedded_postgres())

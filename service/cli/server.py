@@ -1,4 +1,4 @@
-"""Commands that serve."""
+"""Commands that run the server."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from service.settings import get_settings
 def dev(port: int | None) -> None:
     """Serve for development: migrate, and reload when the code changes.
 
-    Without DATABASE_URL it runs a PostgreSQL of its own, with its data in .postgres.
+    Without DATABASE_URL it starts an embedded PostgreSQL with its data in .postgres.
     """
     os.environ.setdefault("LOG_FORMAT", "console")
     host, port = get_settings().host, port or get_settings().port
@@ -52,7 +52,7 @@ def serve() -> None:
     configure_logging(settings)
     asyncio.run(tell_connection_budget(settings))
     config = str(ROOT / "docker" / "gunicorn.conf.py")
-    # In place of this process, so that signals reach Gunicorn.
+    # Replaces this process, so that signals reach Gunicorn.
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", config])  # nosec B606
 
 
@@ -62,4 +62,4 @@ def _refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as exc:
-            raise click.ClickException(f"{host}:{port} is not to be had: {exc.strerror}") from None
+            raise click.ClickException(f"{host}:{port} is unavailable: {exc.strerror}") from None

@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(slots=True, unsafe_hash=True)
 class ItemFilter:
-    """The items to select: all conditions that are not None must hold. Price bounds are included."""
+    """The items to select: every condition that is not None must hold. Bounds are included."""
 
     is_active: bool | None = None
     q: str | None = None

@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line on stderr, whoever wrote it; LOG_FORMAT=console is for people."""
+"""Logging: one JSON object a line on stderr, from every library; LOG_FORMAT=console for people."""
 
 import asyncio
 import atexit
@@ -17,12 +17,12 @@ import structlog
 from service.observability import traces
 from service.settings import Settings
 
-# The id of the request being served; bound to every line written meanwhile.
+# The id of the request being served; it is in every line that is logged meanwhile.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send structlog's lines, and those of every library that uses `logging`, the same way."""
+    """Format structlog's lines, and those of libraries that use `logging`, alike."""
     logging.config.dictConfig(logging_config(settings))
     if _is_json(settings):
         render = _json_renderer(_dumps)
@@ -38,9 +38,9 @@ def configure_logging(settings: Settings) -> None:
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
-    """The `logging.config` dictionary; Gunicorn's master takes it too."""
+    """Return the `logging.config` dictionary; Gunicorn's master uses it as well."""
     render = _json_renderer(_dumps_text) if _is_json(settings) else _console_renderer()
-    # These come with handlers of their own, and uvicorn's lines about a request repeat ours.
+    # These have handlers of their own, and uvicorn's access log would repeat ours.
     own_handlers = ("gunicorn.error", "gunicorn.access", "uvicorn", "uvicorn.error")
     return {
         "version": 1,
@@ -79,10 +79,10 @@ def logging_config(settings: Settings) -> dict[str, Any]:
 
 
 def request_logger(settings: Settings) -> Callable[..., None]:
-    """What writes the line about a request served, from the fields given by keyword.
+    """Return a function that logs a finished request from its fields.
 
-    There is such a line for each request, so its JSON form does without structlog's chain of
-    processors, which costs several times what the line itself does.
+    It is called for each request, so the JSON form omits structlog's processors, which cost several
+    times as much as the line itself.
     """
     if not _is_json(settings):
         return partial(structlog.get_logger(__name__).info, "request")
@@ -101,7 +101,7 @@ def request_logger(settings: Settings) -> Callable[..., None]:
 
 
 class _TurnWriter:
-    """Writes to stderr, once for all lines of one turn of the event loop: a write is dear."""
+    """Writes the lines of one turn of the event loop to stderr together: a write is expensive."""
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
@@ -112,19 +112,19 @@ class _TurnWriter:
         if len(self._lines) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self._write_out)
-            except RuntimeError:  # there is no loop, so no turn
+            except RuntimeError:  # no event loop runs
                 self._write_out()
         return len(line)
 
     def flush(self) -> None:
-        """Nothing: structlog calls it after each line."""
+        """Do nothing: structlog calls this after each line."""
 
     def _write_out(self) -> None:
         lines, self._lines = self._lines, []
         chunk: list[bytes] = []
         size = 0
         for line in lines:
-            # A pipe takes so much in one piece; more, and the lines of several workers mix.
+            # A larger write to a pipe is not atomic: lines of several workers would mix.
             if size + len(line) > select.PIPE_BUF:
                 self._write_chunk(chunk)
                 chunk, size = [], 0
@@ -151,7 +151,7 @@ def _shared_processors() -> list[structlog.typing.Processor]:
 
 
 def _json_renderer(dumps: Callable[..., str | bytes]) -> list[structlog.typing.Processor]:
-    # Without the frames' variables: they hold bodies, secrets and bind values.
+    # Without local variables, which hold bodies, secrets and bind values.
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
         structlog.processors.ExceptionRenderer(frames),
@@ -189,14 +189,14 @@ def _add_trace(
 def _drop_color_message(
     logger: Any, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    event.pop("color_message", None)  # uvicorn's line again, with colours
+    event.pop("color_message", None)  # uvicorn's message again, with colours
     return event
 
 
 def _dumps(event: Any, default: Any) -> bytes:
     try:
         return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS)
-    except orjson.JSONEncodeError:  # a lone surrogate, say; a line is never lost over its content
+    except orjson.JSONEncodeError:  # such as a lone surrogate; no line is lost
         return orjson.dumps({key: _encodable(value) for key, value in event.items()})
 
 

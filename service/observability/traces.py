@@ -1,7 +1,7 @@
-"""OpenTelemetry, FastAPI's own: on where the standard variables name a place to send to.
+"""FastAPI's OpenTelemetry, enabled by the standard environment variables.
 
-OTEL_EXPORTER_OTLP_ENDPOINT, or that of traces or metrics, switches it on; OTEL_SDK_DISABLED off. It
-needs the extra `otel`.
+OTEL_EXPORTER_OTLP_ENDPOINT, or that of traces or metrics, enables it, and
+OTEL_SDK_DISABLED disables it. It requires the extra `otel`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 from opentelemetry import metrics, trace
 
 if TYPE_CHECKING:
-    # The SDK is imported where it is used and no sooner: most do without.
+    # The SDK is imported only where it is used, as most deployments do not need it.
     from opentelemetry.context import Context
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import Span, TracerProvider
@@ -24,48 +24,48 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 PROTOCOL = "http/protobuf"
-LAST_WORDS = 1.5  # seconds to send what is left when a worker ends; Worker leaves 2 for all of it
-COMPLAINT_INTERVAL = 60.0  # seconds between an exporter's lines in the log
+SHUTDOWN_TIMEOUT = 1.5  # seconds to send the rest when a worker ends, of 2 for the lifespan
+LOG_INTERVAL = 60.0  # seconds between two log lines of an exporter
 
 
 def is_on() -> bool:
-    """Whether there is somewhere to send to."""
+    """Return whether traces or metrics are sent."""
     is_disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return not is_disabled and (_is_sent("TRACES") or _is_sent("METRICS"))
 
 
 def options() -> dict[str, Any]:
-    """What FastAPI is told. Off, it does not even look for a provider with each request."""
-    # Not its logs: they hold what clients sent. Ours are on stderr, and name the trace. And not its
-    # exporters: at the end it waits for them for as long as a collector that is away makes it.
+    """Return FastAPI's `telemetry` options; when off, requests do not look for a provider."""
+    # Without its logs, which hold what clients sent, and without its exporters, which wait for an
+    # unreachable collector when the process ends.
     return {"tracing": is_on(), "metrics": is_on(), "logs": False, "auto_configure": False}
 
 
 def start() -> "list[TracerProvider | MeterProvider]":
-    """Begin to send what FastAPI records. Answers with what `end` takes."""
+    """Start sending what FastAPI records; return the providers for `end`."""
     if not is_on():
         return []
     try:
         return _providers()
-    except Exception as error:  # a value that the SDK refuses, or no SDK: no reason not to serve
+    except Exception as error:  # an invalid value or no SDK must not stop the service
         logger.warning("telemetry_off", error=str(error))
         return []
 
 
 async def end(providers: "list[TracerProvider | MeterProvider]") -> None:
-    """Send what is left, in `LAST_WORDS` or not at all."""
-    # The SDK waits for up to 30 seconds, and an exporter takes no other timeout for its last words;
-    # so in threads that may be left behind.
+    """Send what is left within `SHUTDOWN_TIMEOUT`, or drop it."""
+    # The SDK waits for up to 30 seconds without an option to change that, so threads do it, which
+    # are abandoned after the timeout.
     threads = [Thread(target=provider.shutdown, daemon=True) for provider in providers]
     for thread in threads:
         thread.start()
-    deadline = monotonic() + LAST_WORDS
+    deadline = monotonic() + SHUTDOWN_TIMEOUT
     for thread in threads:
         await asyncio.to_thread(thread.join, deadline - monotonic())
 
 
 def trace_fields() -> dict[str, str]:
-    """The trace of the request being served, for a line in the log; empty if there is none."""
+    """Return the ids of the current trace for a log line; empty if there is none."""
     span = trace.get_current_span().get_span_context()
     if not span.is_valid:
         return {}
@@ -76,7 +76,7 @@ def trace_fields() -> dict[str, str]:
 
 
 def _setting(signal: str, name: str) -> str | None:
-    """What the standard variables say for TRACES or METRICS, or else for all."""
+    """Return a standard variable for TRACES or METRICS, or else the common one."""
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{name}")
     return own or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}")
 
@@ -90,7 +90,7 @@ def _providers() -> "list[TracerProvider | MeterProvider]":
     for signal in filter(_is_sent, ("TRACES", "METRICS")):
         protocol = _setting(signal, "PROTOCOL") or PROTOCOL
         if protocol != PROTOCOL:
-            raise ValueError(f"OTLP is sent by {PROTOCOL}, not by {protocol}")
+            raise ValueError(f"The OTLP protocol must be {PROTOCOL}, not {protocol}")
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics import MeterProvider
@@ -100,14 +100,14 @@ def _providers() -> "list[TracerProvider | MeterProvider]":
 
     class SpanProcessor(BatchSpanProcessor):
         def on_start(self, span: "Span", parent_context: "Context | None" = None) -> None:
-            # It holds what clients search for.
+            # The query holds what clients search for.
             if span.attributes and "url.query" in span.attributes:
                 span.set_attribute("url.query", "REDACTED")
 
     for exporter in (OTLPSpanExporter, OTLPMetricExporter):
         logging.getLogger(exporter.__module__).addFilter(_Seldom())
     providers: list[TracerProvider | MeterProvider] = []
-    # `end` ends them: on exit, the SDK would wait.
+    # `end` stops them: at exit, the SDK would wait.
     if _is_sent("TRACES"):
         tracer_provider = TracerProvider(shutdown_on_exit=False)
         tracer_provider.add_span_processor(SpanProcessor(OTLPSpanExporter()))
@@ -122,7 +122,7 @@ def _providers() -> "list[TracerProvider | MeterProvider]":
 
 
 class _Seldom(logging.Filter):
-    """Lets a line pass now and then: an exporter says several with each failure."""
+    """Lets a line pass once an interval: an exporter logs several for each failure."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,5 +131,5 @@ class _Seldom(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if monotonic() < self.next:
             return False
-        self.next = monotonic() + COMPLAINT_INTERVAL
+        self.next = monotonic() + LOG_INTERVAL
         return True

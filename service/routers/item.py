@@ -1,4 +1,4 @@
-"""Items over HTTP. The slice to copy: this file, and `item.py` in each of the other layers."""
+"""Items over HTTP. To add a resource, copy this file and `item.py` in each other layer."""
 
 import math
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ from service.state import state_of
 
 
 class ItemCalls:
-    """The calls on items that are coalesced: those that are many, and each cheap.
+    """The coalesced calls on items: those that are frequent and inexpensive.
 
-    All in all they hold at most 6 connections of a worker's pool. One set of a kind at a time is
-    fastest, as it grows the more; those of lists differ in cost, so a second may overtake.
+    Together they hold at most 6 connections of a worker's pool. One set in flight of a kind is
+    fastest, as sets grow larger; lists differ in cost, so they have two.
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
@@ -39,8 +39,8 @@ class ItemCalls:
         self.list_inexpensive = coalesce(
             engine, settings, crud.list_pages, shape=crud.shape, max_sets=2, repeatable=True
         )
-        # Beside the others, and one by one: nobody who reads by id waits for a search. Fewer may
-        # wait, as each takes longer: who is refused should know it soon.
+        # In a lane of their own, one by one, so that no read by id waits for a search. Fewer may
+        # wait, as each takes longer.
         self.list_expensive = coalesce(
             transactional(engine),
             settings,
@@ -53,10 +53,9 @@ class ItemCalls:
         )
 
     async def list(self, query: ItemQuery) -> ItemPage:
-        """One page of the items."""
-        return await (self.list_expensive if crud.is_expensive(query) else self.list_inexpensive)(
-            query
-        )
+        """Return one page of items."""
+        lane = self.list_expensive if crud.is_expensive(query) else self.list_inexpensive
+        return await lane(query)
 
 
 router = APIRouter(
@@ -66,7 +65,7 @@ router = APIRouter(
     generate_unique_id_function=operation_id,
 )
 
-# Where an item leads to, for clients that follow links.
+# OpenAPI links from an item to its operations.
 LINKS = {
     name: {"operationId": name, "parameters": {"item_id": "$response.body#/id"}}
     for name in ("get_item", "replace_item", "update_item", "delete_item")
@@ -78,7 +77,7 @@ TAKES_MERGE_PATCH = {
         }
     }
 }
-NO_SUCH_ITEM = "There is no such item"
+NO_SUCH_ITEM = "There is no item with this id"
 
 ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
 
@@ -88,12 +87,12 @@ ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
     summary="Create an item",
     response_model=ItemRead,
     status_code=201,
-    response_description="The item, stored; `Location` is its address",
+    response_description="The stored item; `Location` is its address",
     responses=problems(400, 409, 413, 422) | {201: {"links": LINKS}},
     openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
 )
 async def create_item(request: Request, body: ItemCreate) -> Response:
-    """Store an item. When the answer is 201 it is committed."""
+    """Store an item. With a 201 it is committed."""
     row = body.to_domain().to_dict()
     if key := idempotency_key(request):
 
@@ -108,12 +107,12 @@ async def create_item(request: Request, body: ItemCreate) -> Response:
     "",
     summary="List items",
     response_model=ItemList,
-    response_description="One page of the items, and how many there are; `Link` has those around",
+    response_description="One page of items and their number; `Link` has the pages around it",
     responses=problems(422),
     openapi_extra=takes_scope("items:read"),
 )
 async def list_items(request: Request, query: Annotated[ItemListQuery, Query()]) -> Response:
-    """List the items that match, page by page. A page past the end is empty."""
+    """List the matching items, page by page. A page past the end is empty."""
     asked = query.to_domain()
     order = (asked.sort, asked.filter)
     if query.cursor is not None:
@@ -144,8 +143,8 @@ async def list_items(request: Request, query: Annotated[ItemListQuery, Query()])
     "/{item_id:id}",
     summary="Read an item",
     response_model=ItemRead,
-    response_description="The item; `ETag` names its version",
-    responses=problems(404, 422) | {304: {"description": "The client has this version already"}},
+    response_description="The item; `ETag` is its version",
+    responses=problems(404, 422) | {304: {"description": "The client has the current version"}},
     openapi_extra=takes_scope("items:read") | takes_headers("If-None-Match"),
 )
 async def get_item(request: Request, item_id: ItemId) -> Response:
@@ -160,12 +159,12 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
     "/{item_id:id}",
     summary="Replace an item",
     response_model=ItemRead,
-    response_description="The item as it is now",
+    response_description="The item after the change",
     responses=problems(400, 404, 412, 413, 422, 428),
     openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
 )
 async def replace_item(request: Request, item_id: ItemId, body: ItemReplace) -> Response:
-    """Replace an item's content in full: what is left out returns to its default."""
+    """Replace an item's content; omitted fields return to their defaults."""
     return await _update(request, item_id, body.to_domain().to_dict())
 
 
@@ -173,12 +172,12 @@ async def replace_item(request: Request, item_id: ItemId, body: ItemReplace) -> 
     "/{item_id:id}",
     summary="Change an item",
     response_model=ItemRead,
-    response_description="The item as it is now",
+    response_description="The item after the change",
     responses=problems(400, 404, 412, 413, 415, 422, 428),
     openapi_extra=takes_scope("items:write") | takes_headers("If-Match") | TAKES_MERGE_PATCH,
 )
 async def update_item(request: Request, item_id: ItemId, body: ItemUpdate) -> Response:
-    """Change what is sent and nothing else; null clears `description` or `price`."""
+    """Change the fields that are sent; null clears `description` or `price`."""
     return await _update(request, item_id, body.changes())
 
 
@@ -186,7 +185,7 @@ async def update_item(request: Request, item_id: ItemId, body: ItemUpdate) -> Re
     "/{item_id:id}",
     summary="Delete an item",
     status_code=204,
-    response_description="It is inactive, or gone",
+    response_description="The item is inactive, or deleted",
     responses=problems(400, 404, 412, 422, 428),
     openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
 )
@@ -194,10 +193,10 @@ async def delete_item(
     request: Request,
     item_id: ItemId,
     permanent: Annotated[
-        bool, Query(description="Remove it for good; takes the scope `items:delete`")
+        bool, Query(description="Delete the item permanently; requires the scope `items:delete`")
     ] = False,
 ) -> Response:
-    """Make an item inactive, which PATCH can undo, or remove it for good."""
+    """Deactivate an item, which PATCH can undo, or delete it permanently."""
     if permanent:
         require_scope(request, "items:delete")
     delete_many = crud.delete_many if permanent else crud.deactivate_many
@@ -213,7 +212,7 @@ def _created(item: Item) -> Response:
 
 
 async def _update(request: Request, item_id: int, values: Mapping[str, Any]) -> Response:
-    """Set `values` in the item, if it is of the version that the client expects."""
+    """Set `values` in the item, if it has a version that the client expects."""
     versions = expected_versions(request)
     async with state_of(request).sessions.connect() as conn:
         if values:
@@ -225,7 +224,7 @@ async def _update(request: Request, item_id: int, values: Mapping[str, Any]) -> 
 
 
 async def _refuse(conn: AsyncConnection, item_id: int, versions: list[int] | None) -> NoReturn:
-    """Say why a write found no item: there is none, or it is of another version."""
+    """Raise the reason why a write found no item: it is missing, or has another version."""
     if versions is not None and (await crud.get_many(conn, [item_id]))[0]:
         raise PreconditionFailed
     raise NotFound(NO_SUCH_ITEM)

@@ -1,4 +1,4 @@
-"""Many items at once."""
+"""Creating many items in one request."""
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,12 +25,12 @@ router = APIRouter(
     summary="Create many items",
     response_model=ItemsCreated,
     status_code=201,
-    response_description="The items, stored, in the order in which they were sent",
+    response_description="The stored items, in the order of the request",
     responses=problems(400, 409, 413, 422),
     openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
 )
 async def create_items(request: Request, body: ItemBulk) -> Response:
-    """Store up to 1,000 items, all or none. When the answer is 201 they are committed."""
+    """Store up to 1,000 items, all or none. With a 201 they are committed."""
     rows = [item.to_domain().to_dict() for item in body.items]
 
     async def create(session: AsyncSession) -> Response:

@@ -1,4 +1,4 @@
-"""All items, or all that match, in one answer that streams."""
+"""All matching items in one streamed response."""
 
 import csv
 import io
@@ -33,12 +33,12 @@ COLUMNS = (
     "created_at",
     "updated_at",
 )
-# With one of these a spreadsheet takes a cell for a formula, and runs it.
+# A spreadsheet evaluates a cell that starts with one of these as a formula (CSV injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Exports:
-    """The exports under way: each holds a connection, so they are few."""
+    """The exports in progress; each holds a connection, so their number is bounded."""
 
     def __init__(self, engine: AsyncEngine, most: int) -> None:
         self._engine = transactional(engine)
@@ -47,20 +47,20 @@ class Exports:
     async def write(
         self, wanted: ItemFilter, head: bytes, write_items: Callable[[Sequence[Item]], bytes]
     ) -> AsyncGenerator[bytes, None]:
-        """The items that match, as bytes, batch by batch.
+        """Yield the matching items as bytes, batch by batch.
 
         Raises:
-            Unavailable: as many exports as may are under way.
+            Unavailable: the maximum number of exports is in progress.
         """
         if not self._free:
-            raise Unavailable("As many exports as may are under way; try again shortly")
+            raise Unavailable("The maximum number of exports is in progress; try again shortly")
         self._free -= 1
         try:
             async with self._engine.connect() as conn:
                 async for batch in crud.export_items(conn, wanted):
                     yield head + write_items(batch)
                     head = b""
-            if head:  # there was no item
+            if head:  # no item matched
                 yield head
         finally:
             self._free += 1
@@ -78,22 +78,22 @@ router = APIRouter(
     "/export",
     summary="Export items",
     response_class=StreamingResponse,
-    response_description="The items by id: a JSON object a line, or CSV with a head line",
+    response_description="The items by id: one JSON object a line, or CSV with a header line",
     responses=problems(406, 422)
     | {200: {"content": {type_: {"schema": {"type": "string"}} for type_ in MEDIA_TYPES.values()}}},
     openapi_extra=takes_scope("items:read"),
 )
 async def export_items(request: Request, query: Annotated[ItemExportQuery, Query()]) -> Response:
-    """Send all items that match, as they are at this moment."""
-    form = query.format or _accepted_form(",".join(request.headers.getlist("accept")))
-    head, write_items = (_csv([COLUMNS]), _write_csv) if form == "csv" else (b"", _write_ndjson)
+    """Send all matching items in one consistent snapshot."""
+    format_ = query.format or _accepted_format(",".join(request.headers.getlist("accept")))
+    head, write_items = (_csv([COLUMNS]), _write_csv) if format_ == "csv" else (b"", _write_ndjson)
     state = state_of(request)
     answer = Stream(
         state.exports.write(query.to_filter(), head, write_items),
         state.settings.request_timeout,
-        MEDIA_TYPES[form],
+        MEDIA_TYPES[format_],
         {
-            "Content-Disposition": f'attachment; filename="items.{form}"',
+            "Content-Disposition": f'attachment; filename="items.{format_}"',
             "Cache-Control": "private, no-cache",
             "Vary": "Accept, Authorization",
         },
@@ -101,29 +101,29 @@ async def export_items(request: Request, query: Annotated[ItemExportQuery, Query
     return await answer.begin()
 
 
-def _accepted_form(accept: str) -> str:
-    """The form that the Accept header likes best; of two that it likes as well, the first.
+def _accepted_format(accept: str) -> str:
+    """Return the format that Accept prefers; of two with equal quality, the first.
 
     Raises:
-        NotAcceptable: it names neither.
+        NotAcceptable: it accepts neither.
     """
-    likings: dict[str, float] = {}
+    qualities: dict[str, float] = {}
     for part in accept.lower().split(",") if accept.strip() else ["*/*"]:
         media_range, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         try:
-            likings[media_range] = float(quality)
+            qualities[media_range] = float(q)
         except ValueError:
             continue
-    best, form = 0.0, None
+    best, format_ = 0.0, None
     for name, media_type in MEDIA_TYPES.items():
         group = media_type.partition("/")[0] + "/*"
-        liking = likings.get(media_type, likings.get(group, likings.get("*/*", 0.0)))
-        if liking > best:
-            best, form = liking, name
-    if form is None:
+        quality = qualities.get(media_type, qualities.get(group, qualities.get("*/*", 0.0)))
+        if quality > best:
+            best, format_ = quality, name
+    if format_ is None:
         raise NotAcceptable(f"An export is {' or '.join(MEDIA_TYPES.values())}")
-    return form
+    return format_
 
 
 def _write_ndjson(items: Sequence[Item]) -> bytes:
@@ -134,8 +134,8 @@ def _write_csv(items: Sequence[Item]) -> bytes:
     return _csv(
         (
             item.id,
-            _harmless(item.name),
-            _harmless(item.description or ""),
+            _escape_formula(item.name),
+            _escape_formula(item.description or ""),
             item.price,
             str(item.is_active).lower(),
             item.version,
@@ -152,5 +152,5 @@ def _csv(rows: Iterable[Sequence[object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _harmless(cell: str) -> str:
+def _escape_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell

@@ -1,4 +1,4 @@
-"""The service's own state, for people, load balancers and orchestrators."""
+"""Health and metrics, for people, load balancers and orchestrators."""
 
 from typing import Literal
 
@@ -46,36 +46,36 @@ class HealthOverview(Health):
 @router.get(
     "",
     summary="Health at a glance",
-    response_description="All is well",
+    response_description="The service and its database work",
     responses=problems(takes_key=False),
 )
 async def health(request: Request) -> HealthOverview:
-    """Say how the service is; 503 when its database does not answer."""
+    """Return the service's state; 503 if its database does not answer."""
     await state_of(request).find_revision(None)
     return HealthOverview()
 
 
-@router.get("/live", summary="Whether the process is up", response_description="It is")
+@router.get("/live", summary="Whether the process is up", response_description="The process is up")
 async def live() -> Health:
-    """Answer, without a look at the database: a restart would not mend that."""
+    """Answer without asking the database, as a restart would not repair it."""
     return Health()
 
 
 @router.get(
     "/ready",
     summary="Whether to send traffic here",
-    response_description="Send it",
+    response_description="The service is ready",
     responses=problems(takes_key=False),
 )
 async def ready(request: Request) -> Health:
-    """Say whether the database answers, with a schema that is not older than the code."""
+    """Return whether the database answers with a schema that is not older than the code."""
     state = state_of(request)
     if is_behind(await state.find_revision(None), state.revisions):
-        raise Unavailable("The database's schema is older than the service: migrate it")
+        raise Unavailable("The database's schema is older than the service; run `items migrate`")
     return Health()
 
 
 @metrics_router.get("/metrics", include_in_schema=False)
 def metrics() -> Response:
-    """The metrics, for Prometheus. In a thread: it reads the files of all workers."""
+    """Return the metrics for Prometheus. In a thread, as it reads the files of all workers."""
     return Response(exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,4 +1,4 @@
-"""What all schemas share: their configuration, and text that the database can hold."""
+"""Shared by all schemas: their configuration, and types for text, integers and times."""
 
 import re
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ RFC3339 = re.compile(
 
 
 class Schema(BaseModel):
-    """The base of every schema, and the one place of its configuration."""
+    """The base class of every schema, with its configuration."""
 
     model_config = ConfigDict(
         validate_assignment=False,
@@ -33,21 +33,21 @@ class Schema(BaseModel):
     )
 
 
-# PostgreSQL's text has no NUL.
+# PostgreSQL's text has no NUL character.
 SafeText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 
 INT64_MAX = 2**63 - 1
 
 
-def _refuse_creative_spelling(value: Any) -> Any:
-    # Pydantic reads 1_0, +10 and 10.0 as 10: one more name for each resource, and a trap.
+def _refuse_unusual_spelling(value: Any) -> Any:
+    # Pydantic reads 1_0, +10 and 10.0 as 10, which would give a resource several addresses.
     if isinstance(value, str) and not PLAIN_INTEGER.fullmatch(value):
         raise PydanticCustomError("int_parsing", "Input should be a valid integer")
     return value
 
 
 def _refuse_non_rfc3339(value: Any) -> Any:
-    # Pydantic takes much else, such as seconds since 1970.
+    # Pydantic accepts other forms, such as seconds since 1970.
     if not isinstance(value, str) or not RFC3339.fullmatch(value):
         raise PydanticCustomError(
             "time", "Should be a time like 2026-11-22T09:30:00Z (RFC 3339; a + is %2B in a query)"
@@ -64,7 +64,7 @@ def _to_utc(value: datetime) -> datetime:
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_non_rfc3339), AfterValidator(_to_utc)]
 
-PlainSpelling = BeforeValidator(_refuse_creative_spelling)
+PlainSpelling = BeforeValidator(_refuse_unusual_spelling)
 Int64 = Annotated[
     int,
     Field(ge=-INT64_MAX - 1, le=INT64_MAX, json_schema_extra={"format": "int64"}),

@@ -29,16 +29,16 @@ def _refuse_non_number(value: Any) -> Any:
 
 
 def _to_cents(value: Decimal) -> Decimal:
-    # One spelling of each price; and the driver cannot send one as small as 0e-20000.
+    # One spelling for each price; the driver cannot send one as small as 0e-20000.
     return abs(value).quantize(CENT)
 
 
-# What is trimmed: Unicode's, of which the \s of a regular expression has less.
+# The white space that trimming removes: Unicode's, more than \s in a regular expression.
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 Name = Annotated[
     SafeText,
     StringConstraints(min_length=1, max_length=255),
-    # Of white space alone nothing is left after trimming.
+    # A name of white space alone is empty after trimming.
     WithJsonSchema(
         {
             "type": "string",
@@ -49,7 +49,7 @@ Name = Annotated[
     ),
 ]
 Description = Annotated[SafeText, StringConstraints(max_length=10_000)]
-# A price as the database holds it; who takes one says what it may be written as.
+# A price as the database stores it; its users define the accepted spellings.
 Cents = Annotated[
     Decimal,
     Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
@@ -74,37 +74,37 @@ STORED_EXAMPLE: JsonDict = {
 
 
 class ItemCreate(Schema):
-    """An item as its maker describes it."""
+    """The content of a new item."""
 
     model_config = ConfigDict(json_schema_extra={"example": EXAMPLE})
 
-    name: Name = Field(description="What it is called, after trimming")
-    description: Description | None = Field(None, description="What it is")
-    price: Price | None = Field(None, description="What it costs, with at most two decimals")
-    is_active: StrictBool = Field(True, description="Whether it is offered")
+    name: Name = Field(description="The name, after trimming")
+    description: Description | None = Field(None, description="A description")
+    price: Price | None = Field(None, description="The price, with at most two decimals")
+    is_active: StrictBool = Field(True, description="Whether the item is offered")
 
     def to_domain(self) -> ItemData:
-        """The form that the service works with."""
+        """Return the domain object."""
         return ItemData(self.name, self.description, self.price, self.is_active)
 
 
 class ItemReplace(ItemCreate):
-    """An item's new content, in full: what is left out returns to its default."""
+    """The new content of an item; omitted fields return to their defaults."""
 
 
 class ItemUpdate(Schema):
-    """Changes to an item: what is left out stays as it is, and null clears what may be empty."""
+    """Changes to an item: omitted fields stay, and null clears a nullable field."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"price": 24.99}})
 
-    # The factories only say that a field may be left out: what was not sent is never read.
-    name: Name = Field(default_factory=str, description="What it is called, after trimming")
-    description: Description | None = Field(None, description="What it is")
-    price: Price | None = Field(None, description="What it costs, with at most two decimals")
-    is_active: StrictBool = Field(default_factory=bool, description="Whether it is offered")
+    # The factories only make a field optional: a field that was not sent is never read.
+    name: Name = Field(default_factory=str, description="The name, after trimming")
+    description: Description | None = Field(None, description="A description")
+    price: Price | None = Field(None, description="The price, with at most two decimals")
+    is_active: StrictBool = Field(default_factory=bool, description="Whether the item is offered")
 
     def changes(self) -> dict[str, Any]:
-        """What was sent, by column."""
+        """Return the fields that were sent, by column."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -120,7 +120,7 @@ class ItemRead(Schema):
     is_active: bool
     version: int = Field(
         ge=1,
-        description="1, then one more with each change",
+        description="1, plus one with each change",
         json_schema_extra={"format": "int64"},
     )
     created_at: datetime
@@ -132,11 +132,13 @@ class ItemBulk(Schema):
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [EXAMPLE]}})
 
-    items: list[ItemCreate] = Field(min_length=1, max_length=1000, description="In this order")
+    items: list[ItemCreate] = Field(
+        min_length=1, max_length=1000, description="The items, stored in this order"
+    )
 
 
 class ItemsCreated(Schema):
-    """The items, stored, in the order in which they were sent."""
+    """The stored items, in the order of the request."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [STORED_EXAMPLE]}})
 

@@ -1,4 +1,4 @@
-"""Lists of items: what clients ask for, and what they get."""
+"""Lists of items: their queries and their pages."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -17,8 +17,8 @@ from service.domain.item import ItemFilter, ItemQuery, Position
 from service.schemas.base import INT64_MAX, Int64, PlainSpelling, SafeText, Schema, Time
 from service.schemas.item import STORED_EXAMPLE, Cents, ItemRead
 
-# How far into a list a page may reach: the database walks over everything before it.
-DEEPEST = 1_000_000
+# Largest `page * per_page`: the database reads every row before a page.
+MAX_DEPTH = 1_000_000
 PLAIN_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -43,7 +43,7 @@ Sort = Literal[
     "updated_at",
     "-updated_at",
 ]
-# By what a list is sorted, the place that a cursor holds: the key and the id.
+# For each sort key, the type of a cursor's position: the key and the id.
 PlaceId = Annotated[Int64, Field(strict=True)]
 POSITIONS: dict[str, TypeAdapter[Position]] = {
     "id": TypeAdapter(tuple[PlaceId, PlaceId]),
@@ -55,25 +55,25 @@ POSITIONS: dict[str, TypeAdapter[Position]] = {
 
 
 class ItemFilterQuery(Schema):
-    """Which items: those for which all that is given holds."""
+    """Filters of items; all that are given must hold."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
 
-    is_active: bool | None = Field(None, description="Only those active, or only those not")
+    is_active: bool | None = Field(None, description="Only active items, or only inactive ones")
     q: SafeText | None = Field(
         None,
         max_length=255,
-        description="Part of the name, in either case, taken literally",
+        description="A literal part of the name, in either case",
         examples=["lamp"],
     )
-    price_min: PriceBound | None = Field(None, description="The lowest price, itself included")
-    price_max: PriceBound | None = Field(None, description="The highest price, itself included")
-    created_after: Time | None = Field(None, description="Only those made later than this")
-    created_before: Time | None = Field(None, description="Only those made earlier than this")
-    updated_after: Time | None = Field(None, description="Only those changed later than this")
+    price_min: PriceBound | None = Field(None, description="The lowest price, included")
+    price_max: PriceBound | None = Field(None, description="The highest price, included")
+    created_after: Time | None = Field(None, description="Only items created after this time")
+    created_before: Time | None = Field(None, description="Only items created before this time")
+    updated_after: Time | None = Field(None, description="Only items changed after this time")
 
     def to_filter(self) -> ItemFilter:
-        """The form that the service works with."""
+        """Return the domain object."""
         return ItemFilter(
             self.is_active,
             self.q,
@@ -86,38 +86,39 @@ class ItemFilterQuery(Schema):
 
 
 class ItemListQuery(ItemFilterQuery):
-    """Which items to list, in which order, and which page of them."""
+    """Filters, order and page of a list."""
 
-    # Before `page`, whose validator reads it.
-    # The bounds stand before the validator, or the document does not have them.
+    # Before `page`, whose validator reads it. The bounds come before the validator, or the OpenAPI
+    # document omits them.
     per_page: Annotated[int, Field(ge=1, le=100), PlainSpelling] = Field(
-        20, description="Items on a page"
+        20, description="Number of items on a page"
     )
     page: Annotated[
-        int, Field(ge=1, le=INT64_MAX, json_schema_extra={"maximum": DEEPEST}), PlainSpelling
-    ] = Field(1, description="The page, from 1")
+        int, Field(ge=1, le=INT64_MAX, json_schema_extra={"maximum": MAX_DEPTH}), PlainSpelling
+    ] = Field(1, description="Number of the page, from 1")
     cursor: SafeText | None = Field(
         None,
         max_length=3000,
-        description="Instead of `page`: the `next_cursor` of the page before, with the same filters"
-        " and sort",
+        description="Instead of `page`: the `next_cursor` of the previous page, with the same"
+        " filters and sort",
     )
-    sort: Sort = Field("id", description="The order; with a minus its exact reverse. Ties go by id")
+    sort: Sort = Field(
+        "id", description="The order; a leading minus reverses it. Ties are sorted by id"
+    )
     count: Literal["capped", "exact", "none"] = Field(
         "capped",
-        description="How to count all that match: up to 10,000, exactly (which takes the longer the"
-        " more there are), or not at all",
+        description="How to count the matches: up to 10,000, exactly (its time grows with their"
+        " number), or not at all",
     )
 
     @field_validator("page")
     @classmethod
     def _not_too_deep(cls, page: int, info: ValidationInfo) -> int:
-        if page * info.data.get("per_page", 20) > DEEPEST:
+        if page * info.data.get("per_page", 20) > MAX_DEPTH:
             raise PydanticCustomError(
                 "too_deep",
-                "page * per_page must not pass {deepest}, as a page costs what lies before it;"
-                " follow `next_cursor`, or narrow the list with a filter",
-                {"deepest": DEEPEST},
+                "page * per_page must not exceed {deepest}; follow `next_cursor`, or use a filter",
+                {"deepest": MAX_DEPTH},
             )
         return page
 
@@ -125,34 +126,34 @@ class ItemListQuery(ItemFilterQuery):
     @classmethod
     def _not_both(cls, cursor: str | None, info: ValidationInfo) -> str | None:
         if info.data.get("page", 1) != 1:
-            raise PydanticCustomError("both", "Not together with page")
+            raise PydanticCustomError("both", "cursor and page exclude each other")
         return cursor
 
     @property
     def deepest_page(self) -> int:
-        """The last page that may be asked for by number."""
-        return DEEPEST // self.per_page
+        """Return the largest page number that is allowed."""
+        return MAX_DEPTH // self.per_page
 
     @property
     def position(self) -> TypeAdapter[Position]:
-        """What a cursor of this list holds."""
+        """Return the type of the position in a cursor of this list."""
         return POSITIONS[self.sort.removeprefix("-")]
 
     def to_domain(self) -> ItemQuery:
-        """The form that the service works with, without the cursor."""
+        """Return the domain object, without the cursor."""
         return ItemQuery(self.to_filter(), self.sort, self.page, self.per_page, count=self.count)
 
 
 class ItemExportQuery(ItemFilterQuery):
-    """Which items to export, and in which form."""
+    """Filters and format of an export."""
 
     format: Literal["ndjson", "csv"] | None = Field(
-        None, description="The form, if not the one that `Accept` asks for"
+        None, description="The format; by default the one that `Accept` prefers"
     )
 
 
 class ItemList(Schema):
-    """One page of items, and how many there are in all."""
+    """One page of items, and the number of matches."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -169,11 +170,11 @@ class ItemList(Schema):
     )
 
     items: list[ItemRead]
-    page: int | None = Field(description="The page's number; null for a page by cursor")
+    page: int | None = Field(description="Number of the page; null for a cursor page")
     per_page: int
-    total: int | None = Field(description="Matching items; null with `count=none`")
+    total: int | None = Field(description="Number of matches; null with `count=none`")
     total_relation: Literal["eq", "gte"] | None = Field(
-        description='"eq": `total` is exact; "gte": there are at least so many'
+        description='"eq": `total` is exact; "gte": it is a lower bound'
     )
-    pages: int | None = Field(description="Pages that `total` fills")
-    next_cursor: str | None = Field(description="To what follows; null at the end")
+    pages: int | None = Field(description="Number of pages for `total`")
+    next_cursor: str | None = Field(description="The cursor of the next page; null at the end")
