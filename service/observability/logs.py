@@ -1,9 +1,6 @@
 """Logging: one JSON object a line on stderr, from every library; LOG_FORMAT=console for people."""
 
-import asyncio
-import atexit
 import logging.config
-import select
 import sys
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
@@ -100,45 +97,19 @@ def request_logger(settings: Settings) -> Callable[..., None]:
     return log_request
 
 
-class _TurnWriter:
-    """Writes the lines of one turn of the event loop to stderr together: a write is expensive."""
-
-    def __init__(self) -> None:
-        self._lines: list[bytes] = []
-        atexit.register(self._write_out)
+class _Stderr:
+    """Writes bytes to the current `sys.stderr`, one system call for each line."""
 
     def write(self, line: bytes) -> int:
-        self._lines.append(line)
-        if len(self._lines) == 1:
-            try:
-                asyncio.get_running_loop().call_soon(self._write_out)
-            except RuntimeError:  # no event loop runs
-                self._write_out()
-        return len(line)
+        size: int = sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+        return size
 
     def flush(self) -> None:
-        """Do nothing: structlog calls this after each line."""
-
-    def _write_out(self) -> None:
-        lines, self._lines = self._lines, []
-        chunk: list[bytes] = []
-        size = 0
-        for line in lines:
-            # A larger write to a pipe is not atomic: lines of several workers would mix.
-            if size + len(line) > select.PIPE_BUF:
-                self._write_chunk(chunk)
-                chunk, size = [], 0
-            chunk.append(line)
-            size += len(line)
-        self._write_chunk(chunk)
-
-    def _write_chunk(self, chunk: list[bytes]) -> None:
-        if chunk:
-            sys.stderr.buffer.write(b"".join(chunk))
-            sys.stderr.buffer.flush()
+        """Do nothing: each write is flushed."""
 
 
-_stderr = _TurnWriter()
+_stderr = _Stderr()
 
 
 def _shared_processors() -> list[structlog.typing.Processor]:
