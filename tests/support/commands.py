@@ -1,11 +1,16 @@
-"""Documented commands as processes, in an environment without settings of the service."""
+"""Documented commands, run in an environment without settings of the service."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
-from service.settings import Settings
+from click.testing import CliRunner, Result
+
+from service.cli import main
+from service.log import configure_logging
+from service.settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
 # They make coverage trace a child process, which then takes longer to start and more memory.
@@ -30,3 +35,15 @@ def run(*command: str, env: dict[str, str], check: bool = True) -> subprocess.Co
         timeout=120,
         check=check,
     )
+
+
+def items(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    """Run an `items` command in this process, with no settings but those of `env`."""
+    get_settings.cache_clear()
+    try:
+        with patch.dict(os.environ, clean_environment() | (env or {}), clear=True):
+            return CliRunner().invoke(main, arguments, prog_name="items", catch_exceptions=False)
+    finally:
+        get_settings.cache_clear()
+        # A migration has sent the log to the runner's stderr, which is closed now.
+        configure_logging(Settings.model_construct())
