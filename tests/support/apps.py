@@ -16,7 +16,7 @@ from sqlalchemy import text
 from service import database
 from service.database import transactional
 from service.settings import Settings
-from service.transport import ServiceProtocol
+from service.worker import Worker
 from tests.support.waiting import TIMEOUT, until
 
 BIG = 3000  # rows of 10,000 characters
@@ -43,12 +43,7 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def listening(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
     """Serve `app`, which is already started, on a free port as a worker does."""
     config = uvicorn.Config(
-        app,
-        http=ServiceProtocol,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
+        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, **Worker.CONFIG_KWARGS
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
