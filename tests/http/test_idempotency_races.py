@@ -93,20 +93,6 @@ async def test_one_of_many_concurrent_requests_with_one_key_is_done(
     assert await stored(app) == (1, 1)
 
 
-async def test_concurrent_requests_with_a_key_each_share_few_connections(
-    app: FastAPI, settings: Settings
-) -> None:
-    settings.pool_size, settings.max_overflow = 2, 0
-    async with serving(create_app(settings)) as client:
-        answers = await asyncio.gather(
-            *(post(client, path, f"{path} {n}") for n in range(10) for path in PATHS),
-            *(client.post("/items", json=TORCH) for _ in range(10)),
-        )
-
-    assert not any(is_replay(answer) for answer in answers)
-    assert await stored(app) == (10 * 1 + 10 * 2 + 10, 20)
-
-
 async def test_a_key_in_use_is_a_409_that_says_when_to_retry(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:

@@ -34,7 +34,6 @@ async def test_a_patch_of_another_type_is_a_415_that_names_the_accepted_types(
         ("application/json-patch+json", b"[]"),
         ("application/merge-patch", b""),
         ("application/jsonx", too_large),
-        ("application/*", b'{"name": "Torch"}'),
         ("application/json, text/plain", b'{"name": "Torch"}'),
     ):
         answer = await client.patch(

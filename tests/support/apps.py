@@ -49,9 +49,11 @@ async def listening(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve([listener]))
         await until(lambda: server.started)
-        yield server
-        server.should_exit = True
-        await task
+        try:
+            yield server
+        finally:  # else the loop of a test that failed would never end
+            server.should_exit = True
+            await task
 
 
 @asynccontextmanager
