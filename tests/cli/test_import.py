@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.cli import data
+from service.cli import data, main
 from service.cli.data import MOST_FAULTS
 from service.crud import item as crud
 from service.main import create_app
-from service.settings import Settings
+from service.settings import Settings, get_settings
 from tests.support.commands import ROOT, clean_environment, items
 from tests.support.processes import ITEMS, query, script
 from tests.support.waiting import TIMEOUT, wait_until
@@ -223,6 +223,26 @@ def test_postgresql_does_not_time_out_while_lines_come_slowly(
     assert timeouts == ["0"]
 
 
+def test_a_terminal_shows_the_progress(
+    url: str, file: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes(numbered_rows(2 * batch))
+    monkeypatch.setenv("DATABASE_URL", url)
+    get_settings.cache_clear()
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        with redirect_stderr(terminal):
+            main(["import", str(file)], standalone_mode=False)
+        terminal.flush()
+        shown = screen.read(10_000)
+    get_settings.cache_clear()
+
+    percents = [int(percent) for percent in re.findall(rb"(\d+)%", shown)]
+    assert b"Importing" in shown
+    assert (percents[0], percents[-1]) == (0, 100)
+    assert any(0 < percent < 100 for percent in percents)
+
+
 @contextmanager
 def half_an_import(url: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run an import that has sent one batch to the database, and waits for more lines."""
@@ -266,35 +286,3 @@ def test_ctrl_c_ends_an_import_that_waits_for_lines(url: str) -> None:
     )
     wait_until(lambda: query(url, open_ones) == [])
     assert stored(url) == []
-
-
-def test_a_terminal_shows_the_progress(url: str, file: Path) -> None:
-    file.write_bytes(numbered_rows(2 * data.BATCH))
-    ours, theirs = os.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        with subprocess.Popen(
-            [ITEMS, "import", str(file)],
-            cwd=ROOT,
-            env=clean_environment() | {"DATABASE_URL": url, "TERM": "xterm"},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            shown = b""
-            while chunk := read_terminal(terminal.fileno()):
-                shown += chunk
-            assert process.stdout
-            assert process.stdout.read() == b""
-        assert process.returncode == 0
-
-    percents = [int(percent) for percent in re.findall(rb"(\d+)%", shown)]
-    assert b"Importing" in shown
-    assert (percents[0], percents[-1]) == (0, 100)
-    assert any(0 < percent < 100 for percent in percents)
-
-
-def read_terminal(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 10_000)
-    except OSError:  # the other end is closed
-        return b""
