@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.database import transactional
+from service.database.engine import transactional
 from service.main import create_app
 from service.settings import Settings
 from tests.support.apps import client_of

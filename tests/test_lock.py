@@ -1,4 +1,4 @@
-"""The lock file, which the image installs: what pyproject.toml asks for, and what is tested."""
+"""The lock file that the image installs agrees with pyproject.toml and with the environment."""
 
 import re
 import tomllib
@@ -11,10 +11,10 @@ from tests.support.commands import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()
 DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-# A requirement stands at the beginning of a line; its hashes follow, each on a line of its own.
+# A requirement begins a line; each of its hashes has a line of its own.
 PIN = re.compile(r"^(\w\S+==.+?)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
 PINS = [Requirement(found[1]) for found in PIN.finditer(LOCK)]
-# Those meant for the Python and the system that run the tests.
+# The pins for the Python and the system that run the tests.
 HERE = {pin.name: pin for pin in PINS if pin.marker is None or pin.marker.evaluate()}
 
 
@@ -24,7 +24,7 @@ def test_every_dependency_is_locked_within_its_range(dependency: str) -> None:
     assert wanted.specifier.contains(exact(HERE[wanted.name]))
 
 
-def test_the_tests_run_on_the_versions_that_the_image_installs() -> None:
+def test_the_tests_run_on_the_locked_versions() -> None:
     locked = {name: exact(pin) for name, pin in HERE.items()}
     assert locked == {name: version(name) for name in locked}
 

@@ -15,8 +15,8 @@ from benchmarks.claims.measure import Bench, Variant
 from benchmarks.claims.tuning import tuned_collector
 from service.database.engine import create_engine
 from service.database.sessions import create_sessions
-from service.models import Item
 from service.http.responses import json_response
+from service.models import Item
 
 CONCURRENCY = 16
 HEAP = 200_000  # mappings, beside what the imported modules hold: caches, metadata, schemas

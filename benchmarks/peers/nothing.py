@@ -2,8 +2,8 @@
 
 from fastapi import FastAPI, Response
 
-from service.observability.logs import configure_logging, request_logger
 from service.http.middleware import RequestMiddleware
+from service.observability.logs import configure_logging, request_logger
 from service.settings import Settings, get_settings
 
 # As large as an item of the table that the load runs on.

@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.routing import BaseRoute
 
 from benchmarks.variants import sessions
-from service.database.coalescer import Coalescer
 from service.database.calls import coalesce
+from service.database.coalescer import Coalescer
+from service.http.routing import StrictRoute
 from service.main import create_app
 from service.routers import item, system
-from service.http.routing import StrictRoute
 from service.settings import Settings
 
 Call = TypeVar("Call")

@@ -12,9 +12,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.peers.nothing import BODY, get_item
-from service.observability.logs import configure_logging, request_logger
 from service.http.middleware import RequestMiddleware
 from service.http.routing import StrictRoute
+from service.observability.logs import configure_logging, request_logger
 from service.settings import get_settings
 
 HEADERS = [(b"content-length", b"%d" % len(BODY)), (b"content-type", b"application/json")]

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.crud import item as crud
-from service.http.dependencies import get_db
 from service.errors import NotFound
+from service.http.dependencies import get_db
 from service.http.responses import versioned_response
-from service.routers.item import ItemId
 from service.http.routing import StrictRoute
+from service.routers.item import ItemId
 from service.schemas.item import ItemCreate
 
 router = APIRouter(prefix="/items", route_class=StrictRoute)

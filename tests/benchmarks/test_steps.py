@@ -19,8 +19,8 @@ from benchmarks.servers import serve
 from benchmarks.steps.figures import cpu_difference, merged, percent_more
 from benchmarks.variants import changes, workers
 from benchmarks.variants.catalog import CHANGES, LADDER, SERVICE, Variant
+from service.server.worker import Worker
 from service.settings import Settings, get_settings
-from service.worker import Worker
 from tests.support.apps import client_of, serving
 from tests.support.commands import ROOT, clean_environment
 

@@ -1,25 +1,26 @@
-"""The `items` command, as users type it."""
+"""The `items` command: its help, its errors, `items dev` and `items seed`."""
 
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
-from click.testing import CliRunner
+import uvicorn
 
 from service.cli import main
-from service.embedded import embedded_postgres
-from tests.support.commands import ROOT, run
-from tests.support.processes import Server, free_port, is_alive, query, running, script
+from service.cli.embedded import embedded_postgres
+from tests.support.commands import ROOT, items, run
+from tests.support.processes import free_port, is_alive, query, running
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
-    """The project in another folder, and so with data of its own: made of links to this one.
+    """The project in another folder, made of links to this one, with data of its own.
 
     With it as PYTHONPATH, the commands of this environment run that project.
     """
@@ -34,15 +35,9 @@ def project(tmp_path: Path) -> Iterator[Path]:
         wait_until(lambda: not pid_file.exists())
 
 
-def assert_all_ends(server: Server, project: Path) -> None:
-    """No process of the server is left, and no PostgreSQL."""
-    wait_until(lambda: not is_alive(-server.process.pid))
-    wait_until(lambda: not (project / ".postgres/postmaster.pid").exists())
-
-
 @pytest.mark.parametrize("command", [[], ["dev"], ["serve"], ["migrate"], ["revision"], ["seed"]])
-def test_help_says_what_a_command_does(command: list[str]) -> None:
-    result = CliRunner().invoke(main, [*command, "--help"], prog_name="items")
+def test_help_describes_each_command(command: list[str]) -> None:
+    result = items(*command, "--help")
 
     assert result.exit_code == 0
     assert result.output.startswith(" ".join(["Usage: items", *command]))
@@ -50,119 +45,85 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
         assert name in result.output
 
 
-def test_dev_needs_nothing_keeps_its_data_and_ends_in_full(project: Path) -> None:
-    env = {"PYTHONPATH": str(project)}
-    with running("dev", env=env) as server:
+def test_dev_runs_postgresql_reloads_changed_code_and_ends_with_ctrl_c(project: Path) -> None:
+    data = project / ".postgres"
+    with running("dev", env={"PYTHONPATH": str(project)}) as server:
         assert f"Serving on {server.url}, documented on {server.url}/docs" in server.stdout()
         assert httpx.post(f"{server.url}/items", json={"name": "Kept"}).status_code == 201
         wait_until(lambda: "status=201" in server.stderr())
         assert not any(line.startswith("{") for line in server.stderr().splitlines())
-
-        # It reloads when the code changes.
         starts = server.stderr().count("] started")
         (project / "service/new.py").touch()
         wait_until(lambda: server.stderr().count("] started") > starts)
 
-        server.press_ctrl_c()
-        assert_all_ends(server, project)
-        assert "Traceback" not in server.stderr()
-
-    with running("dev", env=env) as server:
-        items = httpx.get(f"{server.url}/items").json()["items"]
-        assert [item["name"] for item in items] == ["Kept"]
-
-        # Another command meanwhile works on the same data.
-        run("items", "seed", "--rows", "30", env=env)
-        assert httpx.get(f"{server.url}/items").json()["total"] == 31
-
-        server.end(signal.SIGTERM)
-        assert_all_ends(server, project)
+        with embedded_postgres(data) as url:
+            server.press_ctrl_c()
+            wait_until(lambda: not is_alive(-server.process.pid))
+            # The server goes on for others that use it.
+            assert query(url, "SELECT name FROM items") == [("Kept",)]
+    wait_until(lambda: not (data / "postmaster.pid").exists())
+    assert "Traceback" not in server.stderr()
 
 
-def test_dev_uses_the_database_url_if_set(project: Path, empty_database_url: str) -> None:
-    env = {"PYTHONPATH": str(project), "DATABASE_URL": empty_database_url}
-    with running("dev", env=env) as server:
-        assert httpx.post(f"{server.url}/items", json={"name": "There"}).status_code == 201
+def test_dev_migrates_and_serves_the_database_of_database_url(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[dict[str, Any]] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: served.append(options))
+    env = {"DATABASE_URL": empty_database_url, "PORT": "1"}
+    result = items("dev", "--port", str(port := free_port()), env=env)
 
-    assert query(empty_database_url, "SELECT name FROM items") == [("There",)]
-    assert not (project / ".postgres").exists()
-    assert not any(line.startswith("{") for line in server.stderr().splitlines())
+    assert f"Serving on http://127.0.0.1:{port}, " in result.stdout
+    assert [(options["port"], options["reload"]) for options in served] == [(port, True)]
+    assert query(empty_database_url, "SELECT count(*) FROM items") == [(0,)]
 
 
-def test_dev_refuses_a_taken_port_before_it_starts_anything(project: Path) -> None:
+def test_dev_refuses_a_port_in_use_before_it_looks_for_a_database() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        env = {"PYTHONPATH": str(project), "PORT": str(free_port())}
-        ran = run("items", "dev", "--port", port, env=env, check=False)
+        port = taken.getsockname()[1]
+        env = {"PORT": str(free_port()), "DATABASE_URL": "postgresql://127.0.0.1:1/nothing"}
+        result = items("dev", "--port", str(port), env=env)
 
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("Error: ")
-    assert f"127.0.0.1:{port} " in ran.stderr
-    assert ran.stderr.count("\n") == 1
-    assert not (project / ".postgres").exists()
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: 127.0.0.1:{port} ")
+    assert result.stderr.count("\n") == 1
 
 
-def test_two_projects_do_not_collide(tmp_path: Path) -> None:
-    with embedded_postgres(tmp_path / "one") as one, embedded_postgres(tmp_path / "two") as two:
-        script(one, "CREATE TABLE mine (id int)")
-        script(two, "CREATE TABLE mine (id int)")
-
-        assert query(one, "SHOW data_directory") != query(two, "SHOW data_directory")
-        assert query(one, "SHOW listen_addresses") == [("",)]
-
-
-def test_the_embedded_server_ends_even_if_a_process_before_was_killed(project: Path) -> None:
-    data = project / ".postgres"
+def test_the_embedded_server_ends_even_if_an_earlier_user_was_killed(tmp_path: Path) -> None:
     program = """
 import os, pathlib, signal, sys
-from service.embedded import embedded_postgres
+from service.cli.embedded import embedded_postgres
 
 with embedded_postgres(pathlib.Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = run("python", "-c", program, str(data), env={}, check=False)
+    killed = run("python", "-c", program, str(tmp_path / "data"), env={}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert (data / "postmaster.pid").exists()
+    assert (tmp_path / "data/postmaster.pid").exists()
 
-    with embedded_postgres(data):
-        pass
+    with embedded_postgres(tmp_path / "data") as url:
+        assert query(url, "SHOW listen_addresses") == [("",)]  # so that two do not collide
 
-    assert not (data / "postmaster.pid").exists()
-
-
-def test_serve_wants_a_database_url() -> None:
-    ran = run("items", "serve", env={}, check=False)
-
-    assert (ran.returncode, ran.stderr) == (1, "Error: DATABASE_URL is not set\n")
+    assert not (tmp_path / "data/postmaster.pid").exists()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("items", "dev"),
-        ("items", "serve"),
-        ("alembic", "upgrade", "head"),
-    ],
-)
-def test_wrong_settings_stop_the_start(command: tuple[str, ...]) -> None:
-    ran = run(*command, env={"POOL_SIZE": "none", "PORT": "70000"}, check=False)
+@pytest.mark.parametrize("command", ["dev", "serve", "migrate"])
+def test_wrong_settings_stop_a_command(command: str) -> None:
+    result = items(command, env={"POOL_SIZE": "none", "PORT": "70000"})
 
-    assert ran.returncode == 1
-    assert ran.stdout == ""
-    title, *faults = ran.stderr.splitlines()
+    assert result.exit_code == 1
+    title, *errors = result.output.splitlines()
     assert title == "The configuration is wrong:"
-    assert [fault.partition(": ")[0] for fault in faults] == ["POOL_SIZE", "PORT"]
+    assert [error.partition(": ")[0] for error in errors] == ["POOL_SIZE", "PORT"]
 
 
-def test_seed_adds_demo_items(empty_database_url: str) -> None:
-    env = {"DATABASE_URL": empty_database_url}
-    run("items", "migrate", env=env)
-    ran = run("items", "seed", "--rows", "12345", env=env)
+def test_seed_adds_demo_items(own_database_url: str) -> None:
+    result = items("seed", "--rows", "12345", env={"DATABASE_URL": own_database_url})
 
-    assert ran.stdout == ""
-    assert "Seeding" in ran.stderr
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Seeding" in result.stderr
     (row,) = query(
-        empty_database_url,
+        own_database_url,
         """
         SELECT count(*), count(DISTINCT name), count(DISTINCT price) > 100,
             bool_or(price IS NULL), bool_or(NOT is_active), bool_or(description IS NULL),
@@ -170,13 +131,13 @@ def test_seed_adds_demo_items(empty_database_url: str) -> None:
         FROM items
         """,
     )
-    # The planner knows of them, too.
+    # The planner's statistics count them, too.
     assert row == (12345, 12345, True, True, True, True, 12345.0)
 
 
-@pytest.mark.parametrize("rows", ["0", "-1", "many"])
-def test_seed_wants_a_number_of_rows(rows: str) -> None:
-    result = CliRunner().invoke(main, ["seed", "--rows", rows])
+@pytest.mark.parametrize("rows", ["0", "many"])
+def test_seed_requires_a_positive_number_of_rows(rows: str) -> None:
+    result = items("seed", "--rows", rows)
 
     assert result.exit_code == 2
     assert "--rows" in result.output

@@ -1,99 +1,55 @@
-"""`items import`, as users type it: all rows of a file or none, and what is wrong with which."""
+"""`items import`: all rows of a file or none, and an error for each bad line."""
 
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 from fastapi.testclient import TestClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.cli import main
-from service.cli.data import BATCH, MOST_FAULTS
+from service.cli import data, main
+from service.cli.data import MOST_FAULTS
+from service.crud import item as crud
 from service.main import create_app
-from service.settings import Settings
-from tests.support.commands import ROOT, clean_environment, run
+from service.settings import Settings, get_settings
+from tests.support.commands import ROOT, clean_environment, items
 from tests.support.processes import ITEMS, query, script
 from tests.support.waiting import TIMEOUT, wait_until
 
-Ran = subprocess.CompletedProcess[str]
 GOOD = b'{"name": "Good"}'
 FIELDS = ("name", "description", "price", "is_active")
-IN_TRANSACTION = (
-    "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-    " AND application_name = 'items-service' AND state = 'idle in transaction'"
-)
-# For longer than it takes to read a batch.
-WAITING = f"{IN_TRANSACTION} AND state_change < clock_timestamp() - interval '0.4 s'"
-# The import, by a process that PostgreSQL soon takes for a sleeper.
-HASTY = """
-from service import database
-from service.cli import main
 
-database.IDLE_IN_TRANSACTION_TIMEOUT_MS = 1000
-main(["import", "-"])
-"""
-
-# Lines that hold no item, and the fields of each that are at fault; none, if it is the whole line.
+# Lines that hold no item, and the fields that are wrong; none, if the line as a whole is.
 BAD: list[tuple[bytes, str]] = [
     (b'{"name": "Lamp"', ""),
-    (b'{"name": "Lamp",}', ""),
-    (b"{'name': 'Lamp'}", ""),
-    (b"name,price", ""),
-    (b'{"name": "A"}{"name": "B"}', ""),
-    (b'{"name": "Lamp"} x', ""),
     (b"[" * 100_000, ""),
     (b'{"name": "tab\there"}', ""),
-    (b'{"name": "nul\0here"}', ""),
-    (b'{"name": "nul\\u0000here"}', "name"),
     (b'{"name": "\\ud800"}', "name"),
     (b'{"name": "\xff"}', ""),
-    (b'{"name": "\xed\xa0\x80"}', ""),
-    ('{"name": "Lamp"}'.encode("utf-16-le"), ""),
-    (b"\0", ""),
-    (b"[]", ""),
     (b'[{"name": "Lamp"}]', ""),
     (b"{}", "name"),
-    (b"null", ""),
-    (b"5", ""),
-    (b'"Lamp"', ""),
-    (b'{"price": 1}', "name"),
-    (b'{"name": null}', "name"),
-    (b'{"name": 5}', "name"),
-    (b'{"name": ""}', "name"),
     (b'{"name": " \\t "}', "name"),
     (b'{"name": "%s"}' % (b"n" * 256), "name"),
-    (b'{"name": "Lamp", "description": []}', "description"),
-    (b'{"name": "Lamp", "description": "%s"}' % (b"d" * 10_001), "description"),
     (b'{"name": 5, "price": -1, "is_active": "yes"}', "name price is_active"),
-    (b'{"name": "Lamp", "is_active": 1}', "is_active"),
-    (b'{"name": "Lamp", "is_active": null}', "is_active"),
-    (b'{"name": "Lamp", "price": "1"}', "price"),
-    (b'{"name": "Lamp", "price": true}', "price"),
-    (b'{"name": "Lamp", "price": -0.01}', "price"),
     (b'{"name": "Lamp", "price": 0.001}', "price"),
-    (b'{"name": "Lamp", "price": 10000000000}', "price"),
     (b'{"name": "Lamp", "price": 1e400}', "price"),
-    (b'{"name": "Lamp", "price": 1e999999999999999999999}', ""),
-    (b'{"name": "Lamp", "price": %s}' % (b"9" * 5000), ""),
     (b'{"name": "Lamp", "price": NaN}', ""),
-    (b'{"name": "Lamp", "price": -Infinity}', ""),
 ]
-# What the database takes as it came.
+# Items that an export and an import keep as they are.
 KEPT: list[dict[str, Any]] = [
     {"name": "Lamp", "description": None, "price": None, "is_active": False},
     {"name": 'a "b"\\', "description": "two\r\n\u2028lines", "price": 0, "is_active": True},
     {"name": "é 台灯 \U0001f4a1", "description": "", "price": 9999999999.99, "is_active": True},
-    {"name": "=1+1", "description": "'", "price": 0.1, "is_active": True},
-    {"name": "\U0001f4a1" * 255, "description": "é" * 10_000, "price": 5, "is_active": True},
+    {"name": "\U0001f4a1" * 255, "description": "é" * 10_000, "price": 0.1, "is_active": True},
 ]
 
 
@@ -109,43 +65,15 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "items.ndjson"
 
 
-def import_file(url: str, file: Path) -> Ran:
-    return run("items", "import", str(file), env={"DATABASE_URL": url}, check=False)
+@pytest.fixture
+def batch(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A small number of rows that are sent at a time."""
+    monkeypatch.setattr(data, "BATCH", 10)
+    return 10
 
 
-@contextmanager
-def importing(url: str, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The import of what is written to its stdin."""
-    with subprocess.Popen(
-        command or [ITEMS, "import", "-"],
-        cwd=ROOT,
-        env=clean_environment() | {"DATABASE_URL": url},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def half_an_import(
-    url: str, *command: str, rows: int = 2 * BATCH + 1
-) -> Iterator[subprocess.Popen[bytes]]:
-    """An import that has written two batches, in its transaction, and waits for more lines."""
-    with importing(url, *command) as process:
-        assert process.stdin
-        process.stdin.write(numbered_rows(rows))
-        process.stdin.flush()
-        wait_until(lambda: bool(query(url, WAITING)))
-        yield process
-
-
-def end(process: subprocess.Popen[bytes], last_words: bytes = b"") -> Ran:
-    stdout, stderr = process.communicate(last_words, TIMEOUT)
-    return Ran(process.args, process.returncode, stdout.decode(), stderr.decode())
+def import_file(url: str, file: Path) -> Result:
+    return items("import", str(file), env={"DATABASE_URL": url})
 
 
 def numbered_rows(number: int) -> bytes:
@@ -156,29 +84,30 @@ def stored(url: str) -> list[Any]:
     return [row[0] for row in query(url, "SELECT name FROM items ORDER BY id")]
 
 
-def check_imported(ran: Ran, number: int) -> None:
-    """It ended well, and says so."""
-    told = f"Importing\nImported {number:,} items\n"
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", told)
+def check_imported(result: Result, number: int) -> None:
+    """Assert that it succeeded and reports `number` items."""
+    output = f"Importing\nImported {number:,} items\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", output)
 
 
-def faults(ran: Ran) -> list[str]:
-    """What it said of the lines; otherwise it failed as it should."""
-    assert (ran.returncode, ran.stdout) == (1, "")
-    label, title, *lines = ran.stderr.splitlines()
+def errors(result: Result) -> list[str]:
+    """Return the errors about lines; assert that it failed for no other reason."""
+    assert (result.exit_code, result.stdout) == (1, "")
+    label, title, *lines = result.stderr.splitlines()
     assert (label, title) == ("Importing", "Error: Nothing was imported:")
     return lines
 
 
-def places(lines: Sequence[str]) -> list[str]:
+def places(lines: list[str]) -> list[str]:
+    """Return where each error is; assert that each has a reason."""
     assert all(line.partition(": ")[2] for line in lines)
     return [line.partition(": ")[0] for line in lines]
 
 
-def test_every_bad_row_is_told_by_its_line_and_nothing_is_imported(url: str, file: Path) -> None:
+def test_each_bad_line_is_reported_and_nothing_is_imported(url: str, file: Path) -> None:
     # Good lines and blank ones stand between, and count.
     file.write_bytes(GOOD + b"\n" + b"".join(b"\r\n%s\n%s\n" % (line, GOOD) for line, _ in BAD))
-    lines = faults(import_file(url, file))
+    lines = errors(import_file(url, file))
 
     assert places(lines) == [
         f"line {3 * n}{f', {field}' if field else ''}"
@@ -188,9 +117,26 @@ def test_every_bad_row_is_told_by_its_line_and_nothing_is_imported(url: str, fil
     assert stored(url) == []
 
 
-def test_every_spelling_of_a_price_is_taken(url: str, file: Path) -> None:
+@pytest.mark.parametrize("more", [0, 1, 50])
+def test_errors_past_the_maximum_are_counted(url: str, file: Path, batch: int, more: int) -> None:
+    file.write_bytes((GOOD + b"\n" + b"{}\n") * (MOST_FAULTS + more))  # several batches
+    lines = errors(import_file(url, file))
+
+    assert places(lines[:MOST_FAULTS]) == [f"line {2 * n}, name" for n in range(1, MOST_FAULTS + 1)]
+    assert lines[MOST_FAULTS:] == ([f"and {more} more"] if more else [])
+    assert stored(url) == []
+
+
+def test_a_bad_line_after_the_first_batches_undoes_them(url: str, file: Path, batch: int) -> None:
+    file.write_bytes(numbered_rows(2 * batch) + b"{}\n")
+
+    assert places(errors(import_file(url, file))) == [f"line {2 * batch + 1}, name"]
+    assert stored(url) == []
+
+
+def test_each_spelling_of_a_price_is_stored_as_its_value(url: str, file: Path) -> None:
     # The driver by itself refuses some of these.
-    zeros = ("0", "-0.0", "0e-500", "0e-20000", "0e-999999", "0E+999999999", f"0.{'0' * 5000}")
+    zeros = ("0", "-0.0", "0e-20000", "0E+999999999", f"0.{'0' * 5000}")
     prices = (*zeros, "1e1", "1.0E+1", "10.00", "9999999999.99")
     file.write_text("".join(f'{{"name": "Lamp", "price": {price}}}\n' for price in prices))
     check_imported(import_file(url, file), len(prices))
@@ -199,21 +145,7 @@ def test_every_spelling_of_a_price_is_taken(url: str, file: Path) -> None:
     assert [price for (price,) in rows] == [*(0.0 for _ in zeros), 10, 10, 10, 9999999999.99]
 
 
-@pytest.mark.parametrize("number", [MOST_FAULTS, 3 * MOST_FAULTS])
-def test_so_many_bad_rows_are_told_and_the_others_counted(
-    url: str, file: Path, number: int
-) -> None:
-    between = (GOOD + b"\n") * 99  # so that they are in several batches
-    file.write_bytes((between + b"{}\n") * number)
-    lines = faults(import_file(url, file))
-
-    assert places(lines[:MOST_FAULTS]) == [f"line {100 * n}, name" for n in range(1, 101)]
-    more = number - MOST_FAULTS
-    assert lines[MOST_FAULTS:] == ([f"and {more} more"] if more else [])
-    assert stored(url) == []
-
-
-def test_lines_end_as_they_like_and_blank_ones_do_not_count(url: str, file: Path) -> None:
+def test_blank_lines_line_ends_and_foreign_fields_are_ignored(url: str, file: Path) -> None:
     foreign = b'{"name": "C", "id": 77, "version": 9, "created_at": 5, "colour": "red"}'
     file.write_bytes(
         b'\n{"name": "A"}\n \t\r\n{"name": "B"}\r\n\n\r\n%s\n\x0c\n  { "name" : "D" }' % foreign
@@ -224,129 +156,86 @@ def test_lines_end_as_they_like_and_blank_ones_do_not_count(url: str, file: Path
     assert rows == [(n, name, None, None, True, 1) for n, name in enumerate("ABCD", 1)]
 
 
-def test_an_empty_file_is_no_fault(url: str, file: Path) -> None:
+def test_an_empty_file_imports_nothing(url: str, file: Path) -> None:
     file.touch()
+
     check_imported(import_file(url, file), 0)
 
-    assert stored(url) == []
 
-
-def test_what_an_export_wrote_can_be_imported_again(url: str, settings: Settings) -> None:
+def test_an_export_can_be_imported_again(url: str, file: Path, settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
-        for item in KEPT:
-            assert client.post("/items", json=item).status_code == 201
-        exported = client.get("/items/export").content
+        assert client.post("/items/bulk", json={"items": KEPT}).status_code == 201
+        file.write_bytes(client.get("/items/export").content)
         script(url, "TRUNCATE items RESTART IDENTITY")
-        with importing(url) as process:
-            check_imported(end(process, exported), len(KEPT))
-        again = client.get("/items/export").content
+        check_imported(import_file(url, file), len(KEPT))
+        again = [json.loads(line) for line in client.get("/items/export").content.splitlines()]
 
-    assert [
-        {name: json.loads(line)[name] for name in FIELDS} for line in again.splitlines()
-    ] == KEPT
-    assert [json.loads(line)["id"] for line in again.splitlines()] == list(range(1, len(KEPT) + 1))
+    assert [{name: item[name] for name in FIELDS} for item in again] == KEPT
+    assert [item["id"] for item in again] == list(range(1, len(KEPT) + 1))
 
 
 @pytest.mark.parametrize("path", ["nowhere.ndjson", "."])
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, path: str) -> None:
-    result = CliRunner().invoke(main, ["import", str(tmp_path / path)])
+    result = items("import", str(tmp_path / path))
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert "FILE" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
-def test_without_a_database_the_import_says_so(file: Path) -> None:
+def test_an_unreachable_database_is_an_error(file: Path) -> None:
     file.write_bytes(GOOD)
-    ran = import_file("postgresql://127.0.0.1:1/nothing", file)
+    result = import_file("postgresql://127.0.0.1:1/nothing", file)
 
-    assert (ran.returncode, ran.stdout) == (1, "")
-    label, error = ran.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    label, error = result.stderr.splitlines()
     assert (label, error[:20]) == ("Importing", "Error: The database:")
 
 
-def test_what_the_database_alone_refuses_leaves_nothing(url: str, file: Path) -> None:
-    file.write_bytes(numbered_rows(BATCH + 5))
-    script(url, f"ALTER TABLE items ADD CONSTRAINT odd CHECK (name <> 'Item {BATCH + 3}')")
-    try:
-        ran = import_file(url, file)
-    finally:
-        script(url, "ALTER TABLE items DROP CONSTRAINT odd")
+def test_a_row_that_only_the_database_refuses_undoes_everything(
+    own_database_url: str, file: Path, batch: int
+) -> None:
+    file.write_bytes(numbered_rows(batch + 5))
+    script(own_database_url, "ALTER TABLE items ADD CONSTRAINT odd CHECK (name <> 'Item 13')")
+    result = import_file(own_database_url, file)
 
-    assert (ran.returncode, ran.stdout) == (1, "")
-    label, error = ran.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    label, error = result.stderr.splitlines()
     assert label == "Importing"
     assert error.startswith("Error: The database: ")
     assert '"odd"' in error
-    assert stored(url) == []
+    assert stored(own_database_url) == []
 
 
-def test_nobody_sees_half_an_import(url: str) -> None:
-    with half_an_import(url) as process:
-        assert stored(url) == []
-        check_imported(end(process, b'{"name": "Last"}'), 2 * BATCH + 2)
+def test_postgresql_does_not_time_out_while_lines_come_slowly(
+    url: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = []
+    copy_many = crud.copy_many
 
-    numbers = range(1, 2 * BATCH + 2)
-    assert stored(url) == [*(f"Item {n}" for n in numbers), "Last"]
+    async def note_and_copy(conn: AsyncConnection, rows: list[Any]) -> None:
+        timeouts.append(await conn.scalar(text("SHOW idle_in_transaction_session_timeout")))
+        await copy_many(conn, rows)
 
+    monkeypatch.setattr(crud, "copy_many", note_and_copy)
+    file.write_bytes(GOOD)
+    check_imported(import_file(url, file), 1)
 
-def test_a_bad_row_after_the_first_batches_leaves_nothing(url: str) -> None:
-    with half_an_import(url) as process:
-        ran = end(process, GOOD + b"\n{}")
-
-    assert places(faults(ran)) == [f"line {2 * BATCH + 3}, name"]
-    assert stored(url) == []
-
-
-def test_ctrl_c_ends_an_import_that_waits_for_lines(url: str) -> None:
-    with half_an_import(url) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) != 0
-
-    wait_until(lambda: not query(url, IN_TRANSACTION))
-    assert stored(url) == []
+    assert timeouts == ["0"]
 
 
-def test_ctrl_c_that_ends_the_source_too_leaves_nothing(url: str) -> None:
-    with half_an_import(url, rows=2 * BATCH) as process:  # which leaves nothing but the commit
-        process.send_signal(signal.SIGINT)
-        ran = end(process)
-
-    assert ran.returncode != 0
-    assert stored(url) == []
-
-
-@pytest.mark.parametrize("last", [GOOD, b"{}"])
-def test_lines_may_come_slowly(url: str, last: bytes) -> None:
-    with half_an_import(url, sys.executable, "-c", HASTY) as process:
-        time.sleep(1.5)
-        ran = end(process, last)
-
-    if last == GOOD:
-        check_imported(ran, 2 * BATCH + 2)
-        assert len(stored(url)) == 2 * BATCH + 2
-    else:
-        assert places(faults(ran)) == [f"line {2 * BATCH + 2}, name"]
-
-
-def test_a_terminal_shows_the_progress(url: str, file: Path) -> None:
-    file.write_bytes(numbered_rows(2 * BATCH))
+def test_a_terminal_shows_the_progress(
+    url: str, file: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes(numbered_rows(2 * batch))
+    monkeypatch.setenv("DATABASE_URL", url)
+    get_settings.cache_clear()
     ours, theirs = os.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        with subprocess.Popen(
-            [ITEMS, "import", str(file)],
-            cwd=ROOT,
-            env=clean_environment() | {"DATABASE_URL": url, "TERM": "xterm"},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            shown = b""
-            while chunk := read_terminal(terminal.fileno()):
-                shown += chunk
-            assert process.stdout
-            assert process.stdout.read() == b""
-        assert process.returncode == 0
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        with redirect_stderr(terminal):
+            main(["import", str(file)], standalone_mode=False)
+        terminal.flush()
+        shown = screen.read(10_000)
+    get_settings.cache_clear()
 
     percents = [int(percent) for percent in re.findall(rb"(\d+)%", shown)]
     assert b"Importing" in shown
@@ -354,8 +243,46 @@ def test_a_terminal_shows_the_progress(url: str, file: Path) -> None:
     assert any(0 < percent < 100 for percent in percents)
 
 
-def read_terminal(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 10_000)
-    except OSError:  # the other end is closed
-        return b""
+@contextmanager
+def half_an_import(url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an import that has sent one batch to the database, and waits for more lines."""
+    with subprocess.Popen(
+        [ITEMS, "import", "-"],
+        cwd=ROOT,
+        env=clean_environment() | {"DATABASE_URL": url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin
+        process.stdin.write(numbered_rows(data.BATCH + 1))
+        process.stdin.flush()
+        try:
+            # A sequence shows what a transaction has taken from it before that is committed.
+            numbers = "SELECT last_value FROM items_id_seq"
+            wait_until(lambda: query(url, numbers) == [(data.BATCH,)])
+            yield process
+        finally:
+            process.kill()
+
+
+def test_an_import_from_stdin_is_visible_only_as_a_whole(url: str) -> None:
+    with half_an_import(url) as process:
+        assert stored(url) == []
+        stdout, stderr = process.communicate(b'{"name": "Last"}', TIMEOUT)
+
+    assert (process.returncode, stdout) == (0, b"")
+    assert stderr.endswith(f"Imported {data.BATCH + 2:,} items\n".encode())
+    assert stored(url) == [*(f"Item {n}" for n in range(1, data.BATCH + 2)), "Last"]
+
+
+def test_ctrl_c_ends_an_import_that_waits_for_lines(url: str) -> None:
+    with half_an_import(url) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) != 0
+
+    open_ones = (
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now()"
+    )
+    wait_until(lambda: query(url, open_ones) == [])
+    assert stored(url) == []

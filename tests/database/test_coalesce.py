@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service import coalesce
-from service.coalesce import QueueFull
+from service.database import coalescer
+from service.errors import QueueFull
 from tests.support.apps import no_complaints
 from tests.support.coalescing import (
     Broken,

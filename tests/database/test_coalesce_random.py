@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service.coalesce import QueueFull
+from service.errors import QueueFull
 from tests.support.coalescing import (
     Broken,
     DataFault,
@@ -33,7 +33,7 @@ class Call:
     history: str = ""
 
 
-ENDINGS = {None: "A", DataFault: "D", Lost: "L", Broken: "B"}
+ENDINGS: dict[type[Exception] | None, str] = {None: "A", DataFault: "D", Lost: "L", Broken: "B"}
 # What may happen to a call: its batches fail on data until one ends otherwise. A lost batch of
 # reads is sent once more.
 WRITE = re.compile("D*[ALB]|D*[aldb]")

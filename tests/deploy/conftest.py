@@ -7,7 +7,7 @@ from urllib.parse import quote
 import httpx2 as httpx
 import pytest
 
-from service.keys import create_key
+from service.domain.api_key import create_key
 from tests.support.compose import Project, Secrets, eventually, is_well, new_project
 from tests.support.waiting import TIMEOUT
 

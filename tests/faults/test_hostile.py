@@ -25,7 +25,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.main import BODIES
-from service.metrics import HAND_ON_INTERVAL
+from service.observability.metrics import HAND_ON_INTERVAL
 from tests.support import corpus
 from tests.support.commands import TRACING
 from tests.support.corpus import (

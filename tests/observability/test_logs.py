@@ -196,7 +196,7 @@ def test_whoever_writes_writes_the_same_way() -> None:
     loggers = ["sqlalchemy.pool", "uvicorn.error", "gunicorn.error", "asyncio", "any.library"]
     program = f"""
 import logging
-from service.log import configure_logging
+from service.observability.logs import configure_logging
 from service.settings import get_settings
 
 configure_logging(get_settings())

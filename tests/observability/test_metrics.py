@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
 from service.main import create_app
-from service.metric_files import join_dead, unchanged
-from service.metrics import HAND_ON_INTERVAL
+from service.observability.metric_files import join_dead, unchanged
+from service.observability.metrics import HAND_ON_INTERVAL
 from service.settings import Settings
 from tests.support.apps import serving
 from tests.support.processes import Server, holding, running

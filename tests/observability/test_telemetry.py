@@ -15,7 +15,6 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from service import telemetry
 from tests.support.commands import run
 from tests.support.processes import Server, running
 from tests.support.waiting import wait_until

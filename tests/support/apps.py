@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from service import database
-from service.database import transactional
+from service.database.engine import transactional
+from service.server.worker import Worker
 from service.settings import Settings
-from service.transport import ServiceProtocol
 from tests.support.waiting import TIMEOUT, until
 
 BIG = 3000  # rows of 10,000 characters
@@ -43,20 +43,17 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def listening(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
     """Serve `app`, which is already started, on a free port as a worker does."""
     config = uvicorn.Config(
-        app,
-        http=ServiceProtocol,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
+        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, **Worker.CONFIG_KWARGS
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve([listener]))
         await until(lambda: server.started)
-        yield server
-        server.should_exit = True
-        await task
+        try:
+            yield server
+        finally:  # else the loop of a test that failed would never end
+            server.should_exit = True
+            await task
 
 
 @asynccontextmanager

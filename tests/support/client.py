@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-TIMEOUT = 60.0  # seconds until an answer that does not come is a failure
+from tests.support.waiting import TIMEOUT
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ async def _read_answer(reader: asyncio.StreamReader, method: str) -> Answer:
         name, _, value = line.partition(": ")
         headers[name.lower()] = value
     status = int(first[9:12])
-    if method == "HEAD" or status in (204, 304):
+    if method == "HEAD" or status in (100, 204, 304):
         body = b""
     elif "content-length" in headers:
         body = await reader.readexactly(int(headers["content-length"]))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from service.coalesce import Coalescer
+from service.database.coalescer import Coalescer
 
 
 class DataFault(Exception):

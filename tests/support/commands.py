@@ -1,11 +1,18 @@
-"""Documented commands as processes, in an environment without settings of the service."""
+"""Documented commands, run in an environment without settings of the service."""
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
+from warnings import catch_warnings
 
-from service.settings import Settings
+from click.testing import CliRunner, Result
+
+from service.cli import main
+from service.observability.logs import configure_logging
+from service.settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
 # They make coverage trace a child process, which then takes longer to start and more memory.
@@ -30,3 +37,22 @@ def run(*command: str, env: dict[str, str], check: bool = True) -> subprocess.Co
         timeout=120,
         check=check,
     )
+
+
+def items(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    """Run an `items` command in this process, with no settings but those of `env`."""
+    get_settings.cache_clear()
+    gc.freeze()  # so that the collection below only looks at what the command left
+    try:
+        with patch.dict(os.environ, clean_environment() | (env or {}), clear=True):
+            result = CliRunner().invoke(main, arguments, prog_name="items", catch_exceptions=False)
+        # A command that fails leaves it to the end of its process to close its connections.
+        result.exception = result.exc_info = None
+        with catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()
+        return result
+    finally:
+        gc.unfreeze()
+        get_settings.cache_clear()
+        # A migration has sent the log to the runner's stderr, which is closed now.
+        configure_logging(Settings.model_construct())

@@ -18,9 +18,9 @@ from alembic.config import Config
 from sqlalchemy import make_url
 from testcontainers.community.postgres import PostgresContainer
 
-from service.embedded import embedded_postgres
+from service.cli.embedded import embedded_postgres
+from service.database.revision import ALEMBIC_INI
 from service.models import Base
-from service.revision import ALEMBIC_INI
 from service.settings import get_settings
 
 IMAGE = "postgres:17"

