@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.database.engine import transactional
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import client_of
 from tests.support.database import TABLES, docker_answers, migrate, new_database, server
 
@@ -106,7 +107,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     """The application as production runs it, started, on an empty table."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        async with transactional(app.state.engine).begin() as conn:
+        async with transactional(state_of(app).engine).begin() as conn:
             await conn.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY"))
         yield app
 
@@ -121,5 +122,5 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def conn(app: FastAPI) -> AsyncIterator[AsyncConnection]:
     """A connection in a transaction, rolled back after the test."""
-    async with transactional(app.state.engine).connect() as conn:
+    async with transactional(state_of(app).engine).connect() as conn:
         yield conn

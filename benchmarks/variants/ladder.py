@@ -16,6 +16,7 @@ from service.http.middleware import RequestMiddleware
 from service.http.routing import StrictRoute
 from service.observability.logs import configure_logging, request_logger
 from service.settings import get_settings
+from service.state import state_of
 
 HEADERS = [(b"content-length", b"%d" % len(BODY)), (b"content-type", b"application/json")]
 
@@ -67,5 +68,5 @@ def _app(route_class: type[APIRoute]) -> FastAPI:
     router = APIRouter(route_class=route_class)
     router.get("/items/{item_id}")(get_item)
     app = FastAPI(routes=router.routes)
-    app.state.gate = None
+    state_of(app).gate = None
     return app

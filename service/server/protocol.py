@@ -37,15 +37,15 @@ class ServiceProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse `data`, and bound a head that it leaves incomplete."""
         super().data_received(data)
-        if self.scope is None or "method" in self.scope or self.transport.is_closing():
-            return  # no head is incomplete
-        self.head_bytes += len(data)
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if self.transport.is_closing() or not (is_idle or self._is_in_head()):
+            return
+        if self._is_in_head():
+            self.head_bytes += len(data)
         if self.head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, "header-too-large", "Request header fields too large")
         elif self.head_timer is None:
-            self.head_timer = self.loop.call_later(
-                HEAD_TIMEOUT, self._refuse, 408, "timed-out", "Timed out"
-            )
+            self.head_timer = self.loop.call_later(HEAD_TIMEOUT, self._end_head)
 
     def on_headers_complete(self) -> None:
         """Start a request, whose scope has the transport for `http.deadline.break_off`."""
@@ -74,6 +74,15 @@ class ServiceProtocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def _is_in_head(self) -> bool:
+        return self.scope is not None and "method" not in self.scope
+
+    def _end_head(self) -> None:
+        if self._is_in_head():
+            self._refuse(408, "timed-out", "Timed out")
+        else:
+            self.transport.close()
+
     def _head_is_over(self) -> None:
         self.head_bytes = 0
         if self.head_timer:
@@ -83,16 +92,19 @@ class ServiceProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, kind: str, title: str) -> None:
         """Answer a malformed request with a short problem, and close the connection.
 
-        Behind a response that is still in progress, the connection closes without an answer.
+        While an earlier request is served, the connection closes after its response instead.
         """
-        if self.cycle is None or self.cycle.response_complete:
-            type_ = f"urn:items-service:{kind}"
-            body = orjson.dumps({"type": type_, "title": title, "status": status})
-            head = (
-                b"content-type: application/problem+json\r\ncontent-length: %d\r\n"
-                b"connection: close\r\n\r\n" % len(body)
-            )
-            self.transport.write(STATUS_LINE[status] + head + body)
+        cycle = self.cycle
+        is_serving = cycle is not None and not cycle.response_complete
+        if is_serving and (self.pipeline or cycle.response_started or not cycle.more_body):
+            cycle.keep_alive = False
+            return
+        body = orjson.dumps({"type": f"urn:items-service:{kind}", "title": title, "status": status})
+        head = (
+            b"content-type: application/problem+json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n\r\n" % len(body)
+        )
+        self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
 

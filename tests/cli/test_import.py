@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.cli import data, main
-from service.cli.data import MOST_FAULTS
+from service.cli.data import MAX_FAULTS
 from service.crud import item as crud
 from service.main import create_app
 from service.settings import Settings, get_settings
@@ -119,11 +119,11 @@ def test_each_bad_line_is_reported_and_nothing_is_imported(url: str, file: Path)
 
 @pytest.mark.parametrize("more", [0, 1, 50])
 def test_errors_past_the_maximum_are_counted(url: str, file: Path, batch: int, more: int) -> None:
-    file.write_bytes((GOOD + b"\n" + b"{}\n") * (MOST_FAULTS + more))  # several batches
+    file.write_bytes((GOOD + b"\n" + b"{}\n") * (MAX_FAULTS + more))  # several batches
     lines = errors(import_file(url, file))
 
-    assert places(lines[:MOST_FAULTS]) == [f"line {2 * n}, name" for n in range(1, MOST_FAULTS + 1)]
-    assert lines[MOST_FAULTS:] == ([f"and {more} more"] if more else [])
+    assert places(lines[:MAX_FAULTS]) == [f"line {2 * n}, name" for n in range(1, MAX_FAULTS + 1)]
+    assert lines[MAX_FAULTS:] == ([f"and {more} more"] if more else [])
     assert stored(url) == []
 
 

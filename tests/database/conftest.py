@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.routers.item import ItemCalls
+from service.state import state_of
 from tests.support.processes import connection
 
 
@@ -19,5 +20,5 @@ async def admin(database_url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def calls(app: FastAPI) -> ItemCalls:
-    calls: ItemCalls = app.state.items
+    calls: ItemCalls = state_of(app).items
     return calls

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.database import coalescer
+from service.database import coalescer as module
 from service.errors import QueueFull
 from tests.support.apps import no_complaints
 from tests.support.coalescing import (
@@ -221,12 +221,12 @@ async def test_a_full_queue_refuses_calls_until_a_batch_leaves(db: FakeDatabase)
     assert await outcomes(tasks) == answers("a1", "a2", "b1", "c1")
 
 
-async def test_a_call_that_has_waited_longer_than_its_patience_is_refused(
+async def test_a_call_that_has_waited_longer_than_it_may_is_refused(
     db: FakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(coalesce, "monotonic", lambda: now)
-    coalesced = coalescer(db, patience=2)
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    coalesced = coalescer(db, max_wait=2)
     tasks = await start_each(coalesced, 1, 2)
     now = 101.0
     tasks += await start_each(coalesced, 3)

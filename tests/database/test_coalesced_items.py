@@ -17,13 +17,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.crud import item as crud
+from service.database import coalescer
 from service.database.coalescer import Coalescer
 from service.database.faults import is_data_fault
 from service.domain.item import ItemFilter, ItemQuery
 from service.main import create_app
 from service.routers.item import ItemCalls
 from service.settings import Settings
-from tests.support.apps import no_complaints, serving, tolerate_locks
+from service.state import state_of
+from tests.support.apps import connections_in_use, no_complaints, serving, tolerate_locks
 from tests.support.batches import (
     OURS,
     check_unavailable,
@@ -180,8 +182,8 @@ async def test_every_client_reads_its_own_writes_on_every_worker(
     ("call", "method", "path", "in_flight", "bound"),
     [
         ("get", "GET", "/items/1", 1, 11),
-        ("list_cheap", "GET", "/items", 2, 11),
-        ("list_dear", "GET", "/items?q=a", 2, 3),  # a fifth, rounded up, is for searches
+        ("list_inexpensive", "GET", "/items", 2, 11),
+        ("list_expensive", "GET", "/items?q=a", 2, 3),  # a fifth, rounded up, is for searches
         ("create", "POST", "/items", 1, 11),
     ],
 )
@@ -223,9 +225,9 @@ async def test_under_any_load_a_worker_holds_at_most_6_connections(
     app: FastAPI, calls: ItemCalls, database_url: str, admin: Any
 ) -> None:
     ids = await store(app, 30)
-    pool = app.state.engine.pool
     held: list[int] = []
-    event.listen(pool, "checkout", lambda *arguments: held.append(pool.checkedout()))
+    pool = state_of(app).engine.pool
+    event.listen(pool, "checkout", lambda *arguments: held.append(connections_in_use(app)))
     async with locked_items(database_url):
         made = start(
             *map(calls.get, ids),
@@ -279,7 +281,7 @@ async def test_a_search_that_waits_longer_than_pool_timeout_is_a_503(
         searches = start(*(client.get("/items?q=a") for _ in range(3)))
         await wait_for_backends(admin, 2)
         later = monotonic() + settings.pool_timeout
-        monkeypatch.setattr(coalesce, "monotonic", lambda: later)
+        monkeypatch.setattr(coalescer, "monotonic", lambda: later)
     first, second, third = await results(*searches)
 
     assert (first.status_code, second.status_code) == (200, 200)

@@ -20,7 +20,8 @@ from service.domain.item import ItemFilter, ItemQuery
 from service.main import create_app
 from service.routers.item import ItemCalls
 from service.settings import Settings
-from tests.support.apps import no_complaints, serving, tolerate_locks
+from service.state import state_of
+from tests.support.apps import connections_in_use, no_complaints, serving, tolerate_locks
 from tests.support.batches import (
     OURS,
     check_unavailable,
@@ -215,7 +216,7 @@ async def test_requests_get_503_without_the_database_and_succeed_when_it_is_back
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
             for response in await results(*requests):
                 check_unavailable(response)
-        assert app.state.engine.pool.checkedout() == 0
+        assert connections_in_use(app) == 0
 
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         assert (await client.post("/items", json=LAMP)).status_code == 201
@@ -231,7 +232,7 @@ async def test_a_service_that_stops_with_batches_in_flight_leaves_no_backend(
     async def serve() -> None:
         app = create_app(settings)
         async with app.router.lifespan_context(app):
-            made.extend(start(*map(app.state.items.get, range(300))))
+            made.extend(start(*map(state_of(app).items.get, range(300))))
             await asyncio.to_thread(may_stop.wait)
 
     async with locked_items(database_url):

@@ -15,6 +15,8 @@ from service.crud import item as crud
 from service.database.sessions import Sessions
 from service.http.dependencies import get_db
 from service.settings import Settings
+from service.state import state_of
+from tests.support.apps import connections_in_use
 from tests.support.problems import check_problem
 from tests.support.processes import connection
 from tests.support.samples import LAMP
@@ -87,7 +89,7 @@ async def test_get_db_rolls_back_on_an_error(app: FastAPI, client: httpx.AsyncCl
 
     assert (await client.post("/fail")).status_code == 500
     assert await names(client) == []
-    assert app.state.engine.pool.checkedout() == 0
+    assert connections_in_use(app) == 0
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ async def all_sessions_taken(app: FastAPI) -> AsyncIterator[None]:
     """Hold as many sessions, each with a connection, as a small pool has."""
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            session = await stack.enter_async_context(app.state.sessions.begin())
+            session = await stack.enter_async_context(state_of(app).sessions.begin())
             await session.execute(text("SELECT 1"))
         yield
 
@@ -136,8 +138,8 @@ async def test_past_the_bound_on_waiting_sessions_requests_get_503(
 async def test_a_session_that_waits_longer_than_pool_timeout_is_a_503(
     small_pool: Settings, app: FastAPI, client: httpx.AsyncClient
 ) -> None:
-    app.state.sessions = Sessions(
-        app.state.engine, small_pool.model_copy(update={"pool_timeout": 0.05})
+    state_of(app).sessions = Sessions(
+        state_of(app).engine, small_pool.model_copy(update={"pool_timeout": 0.05})
     )
     async with all_sessions_taken(app):
         check_problem(await client.delete("/items/1"), 503, "unavailable")

@@ -24,8 +24,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service.main import BODIES
-from service.observability.metrics import HAND_ON_INTERVAL
+from service.main import MAX_BODIES
+from service.observability.metrics import FLUSH_INTERVAL
 from tests.support import corpus
 from tests.support.commands import TRACING
 from tests.support.corpus import (
@@ -635,7 +635,7 @@ def test_thousands_of_hostile_requests_leave_nothing_behind(
         return number + len(SHAPES)
 
     def state(server: Server) -> tuple[int, int, str]:
-        time.sleep(2 * HAND_ON_INTERVAL)  # until all that was asked is counted
+        time.sleep(2 * FLUSH_INTERVAL)  # until all that was asked is counted
         ((backends,),) = query(database_url, BACKENDS)
         return sum(descriptors(server)), backends, httpx.get(f"{server.url}/metrics").text
 
@@ -688,5 +688,5 @@ def test_bodies_that_do_not_end_have_so_much_room_and_no_more(database_url: str)
 
         print(f"{len(statuses)} of {number} refused; the workers grew by {growth} bytes")
         assert set(statuses) == {503}
-        assert max(growth) < (BODIES * 2) * size  # the allocator has its part
+        assert max(growth) < (MAX_BODIES * 2) * size  # the allocator has its part
         send_all(server, [Hostile(build(BULK).data, frozenset({201}))] * 8)

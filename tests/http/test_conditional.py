@@ -12,6 +12,7 @@ from sqlalchemy import text
 from service.database.engine import transactional
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import serving, tolerate_locks
 from tests.support.locks import BLOCKED, until_true
 from tests.support.problems import check_problem
@@ -244,7 +245,7 @@ async def test_a_write_that_waited_for_a_lock_checks_the_version_again(
 ) -> None:
     for write in CHANGES:
         address = await create(client)
-        async with transactional(app.state.engine).connect() as other:
+        async with transactional(state_of(app).engine).connect() as other:
             await other.execute(text(statement))
             waiting = asyncio.create_task(send(client, address, write, '"1"'))
             await until_true(app, f"{BLOCKED} >= 1")

@@ -20,9 +20,11 @@ from service.http.middleware import RequestMiddleware
 from service.http.streaming import Stream
 from service.observability.metrics import DEADLINE_EXCEEDED
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import (
     address,
     asking,
+    connections_in_use,
     listening,
     status,
     store_big,
@@ -75,7 +77,7 @@ async def server(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
 @asynccontextmanager
 async def locked_table(app: FastAPI) -> AsyncIterator[None]:
     """Lock the items against all reads and writes."""
-    async with transactional(app.state.engine).begin() as conn:
+    async with transactional(state_of(app).engine).begin() as conn:
         await conn.execute(text("LOCK TABLE items"))
         yield
 
@@ -83,7 +85,7 @@ async def locked_table(app: FastAPI) -> AsyncIterator[None]:
 def lengthen_deadline(app: FastAPI) -> None:
     """Give requests that begin from now on as much time as a busy machine needs."""
     assert isinstance(app.middleware_stack, RequestMiddleware)
-    app.middleware_stack.timeout = app.state.settings.request_timeout = TIMEOUT
+    app.middleware_stack.timeout = state_of(app).settings.request_timeout = TIMEOUT
 
 
 def exceeded() -> float:
@@ -94,7 +96,7 @@ def exceeded() -> float:
 
 def connections(app: FastAPI) -> int:
     """Return the number of database connections in use."""
-    in_use: int = app.state.engine.pool.checkedout()
+    in_use: int = connections_in_use(app)
     return in_use
 
 
@@ -114,7 +116,7 @@ async def test_requests_that_wait_for_the_database_get_a_503_and_leave_nothing(
         # Nothing is left while the table is still locked.
         await until(lambda: connections(app) == 1)
         await until_true(app, f"{BLOCKED} = 0")
-        assert app.state.items.get.waiting == app.state.items.create.waiting == 0
+        assert state_of(app).items.get.waiting == state_of(app).items.create.waiting == 0
 
     print(f"deadline {DEADLINE} s, longest {max(seconds for _, seconds in answers):.2f} s")
     for answer, seconds in answers:
@@ -138,7 +140,7 @@ async def test_a_request_that_waits_for_a_connection_gets_a_503_and_gives_up_its
 ) -> None:
     async def take_all() -> list[AsyncConnection]:
         async with asyncio.timeout(TIMEOUT):
-            return [await app.state.engine.connect().start() for _ in range(3)]
+            return [await state_of(app).engine.connect().start() for _ in range(3)]
 
     taken = await take_all()
     for answer in await asyncio.gather(*(client.request(**call) for call in CALLS)):

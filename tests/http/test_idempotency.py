@@ -12,6 +12,7 @@ from sqlalchemy import text
 from service.domain.api_key import create_key, parse_keys
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import execute, serving
 from tests.support.idempotency import (
     BODIES,
@@ -188,7 +189,7 @@ async def test_a_key_is_kept_for_idempotency_ttl(
     settings.idempotency_ttl = 1000
     await post(client, "/items", "k")
     left = "SELECT extract(epoch FROM expires_at - now())::float8 FROM idempotency_keys"
-    async with app.state.engine.connect() as conn:
+    async with state_of(app).engine.connect() as conn:
         seconds = await conn.scalar(text(left))
 
     assert 1000 - TIMEOUT < seconds <= 1000

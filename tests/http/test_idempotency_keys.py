@@ -4,6 +4,7 @@ import httpx2 as httpx
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from service.state import state_of
 from tests.support.idempotency import is_replay, post_raw, stored
 from tests.support.problems import check_problem
 
@@ -51,7 +52,7 @@ async def test_a_key_is_the_same_with_and_without_quotes(
     for _, quoted in SPELLINGS:
         assert is_replay(await post_raw(client, "/items", ITEM, quoted)), quoted
 
-    async with app.state.engine.connect() as conn:
+    async with state_of(app).engine.connect() as conn:
         keys = await conn.scalars(text("SELECT key FROM idempotency_keys"))
         assert set(keys) == {plain.strip().decode() for plain, _ in SPELLINGS}
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from service.database.engine import transactional
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import execute, serving, tolerate_locks
 from tests.support.idempotency import (
     BODIES,
@@ -50,7 +51,7 @@ async def in_flight(
         "INSERT INTO idempotency_keys (owner, key, fingerprint, status, headers, body, expires_at)"
         " VALUES ('', 'k', '', 0, '[]', '', now())"
     )
-    async with transactional(app.state.engine).connect() as conn:
+    async with transactional(state_of(app).engine).connect() as conn:
         await conn.execute(text(blocker))
         request = asyncio.create_task(post(client, path, "k"))
         await until_true(app, f"{BLOCKED} >= 1")

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from service.database.engine import transactional
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import serving, tolerate_locks
 from tests.support.problems import MARK, check_problem
 from tests.support.waiting import TIMEOUT
@@ -66,7 +67,7 @@ async def test_without_a_free_connection_a_request_returns_503(settings: Setting
     settings.pool_size, settings.max_overflow, settings.pool_timeout = 1, 0, 0.05
     app = create_app(settings)
     async with serving(app) as client:
-        async with app.state.engine.connect():
+        async with state_of(app).engine.connect():
             for path in ("/health", "/items", "/items/1"):
                 check_unavailable(await client.get(path))
         assert (await client.get("/items")).status_code == 200
@@ -79,7 +80,7 @@ async def test_past_the_queue_limit_a_request_returns_503_and_the_others_are_ser
     settings.queue_limit = 1
     app = create_app(settings)
     async with serving(app) as client:
-        async with transactional(app.state.engine).begin() as conn:
+        async with transactional(state_of(app).engine).begin() as conn:
             await conn.execute(text("LOCK TABLE items"))  # so that each read waits
             requests = [asyncio.create_task(client.get("/items/0")) for _ in range(10)]
             (first, *_), _ = await asyncio.wait(

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import execute, serving
 from tests.support.problems import check_problem
 from tests.support.samples import LAMP
@@ -84,7 +85,7 @@ async def test_items_are_read_as_in_a_single_create(
         (1, "Lamp", Decimal("4503599627.37"), 1),
         (2, "L", Decimal("0.1"), 1),
     ]
-    async with app.state.engine.connect() as conn:
+    async with state_of(app).engine.connect() as conn:
         prices = await conn.scalars(text("SELECT price FROM items ORDER BY id"))
         assert list(prices) == [Decimal("4503599627.37"), Decimal("0.10")]
 

@@ -21,6 +21,7 @@ from service.errors import InvalidInput
 from service.http.paging import decode_cursor, encode_cursor
 from service.models.item import items
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import tolerate_locks
 from tests.support.lists import (
     NEW_YEAR,
@@ -140,7 +141,7 @@ async def test_no_item_is_missed_or_repeated_while_others_come_and_go(
     stable = ids_of((await fetch(client, sort=sort, per_page=100))["items"])
     transient, seen = list[int](), list[int]()
     params: dict[str, Any] = {"sort": sort, "count": count, "per_page": 5}
-    async with app.state.engine.connect() as conn:
+    async with state_of(app).engine.connect() as conn:
         await churn(conn, random_, transient)
         page = await fetch(client, **params)
         while page["next_cursor"] is not None:

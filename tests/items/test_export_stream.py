@@ -12,16 +12,18 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service import database
 from service.crud import item as crud
+from service.database import engine
 from service.database.engine import transactional
 from service.domain.item import Item, ItemFilter
 from service.main import create_app
 from service.server.protocol import ServiceProtocol
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import (
     BIG,
     asking,
+    connections_in_use,
     execute,
     listening,
     no_complaints,
@@ -91,8 +93,8 @@ async def fill_slots(stack: AsyncExitStack, server: uvicorn.Server) -> None:
 
 async def check_all_is_free(app: FastAPI, server: uvicorn.Server) -> None:
     """Wait until no connection of the pool is in use; assert that every slot is free."""
-    await until(lambda: app.state.engine.pool.checkedout() == 0)
-    async with app.state.engine.connect() as conn:
+    await until(lambda: connections_in_use(app) == 0)
+    async with state_of(app).engine.connect() as conn:
         assert await conn.scalar(text(f"SELECT count(*) {EXPORTING}")) == 0
     async with AsyncExitStack() as stack:
         await fill_slots(stack, server)
@@ -111,7 +113,7 @@ async def test_an_export_is_a_snapshot(app: FastAPI, web: httpx.AsyncClient) -> 
     async with web.stream("GET", EXPORT) as answer:
         chunks = answer.aiter_bytes()
         body = [await anext(chunks)]
-        assert app.state.engine.pool.checkedout() == 1  # the export is still in flight
+        assert connections_in_use(app) == 1  # the export is still in flight
         await execute(
             app,
             "UPDATE items SET name = 'Changed', description = NULL WHERE id % 2 = 0",
@@ -129,7 +131,7 @@ async def test_an_export_is_a_snapshot(app: FastAPI, web: httpx.AsyncClient) -> 
 
 async def test_no_timeout_of_the_database_counts_while_a_client_reads(app: FastAPI) -> None:
     await store_names(app, "Lamp")
-    async with transactional(app.state.engine).connect() as conn:
+    async with transactional(state_of(app).engine).connect() as conn:
         pid = await conn.scalar(text("SELECT pg_backend_pid()"))
         export = crud.export_items(conn, ItemFilter())
         assert len(await anext(export)) == 1
@@ -143,7 +145,7 @@ async def test_no_timeout_of_the_database_counts_while_a_client_reads(app: FastA
 
 
 def test_a_stream_times_out_before_an_idle_transaction_would(settings: Settings) -> None:
-    assert settings.request_timeout * 1000 < database.IDLE_IN_TRANSACTION_TIMEOUT_MS
+    assert settings.request_timeout * 1000 < engine.IDLE_IN_TRANSACTION_TIMEOUT_MS
 
 
 async def test_head_reads_one_batch_and_frees_its_slot(
@@ -191,7 +193,7 @@ async def test_exports_beyond_the_slots_are_refused_and_other_requests_are_serve
         paths = ["/items", "/items/1", "/items?q=lamp&sort=-name", "/health/ready"]
         answers = await asyncio.gather(*(web.get(path) for path in paths * 3))
         assert {answer.status_code for answer in answers} == {200}
-        assert app.state.engine.pool.checkedout() == SLOTS  # the exports are still in flight
+        assert connections_in_use(app) == SLOTS  # the exports are still in flight
 
     await check_all_is_free(app, server)
 
@@ -220,12 +222,12 @@ async def test_a_client_that_disconnects_before_the_first_byte_frees_its_slot(
     app: FastAPI, server: uvicorn.Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with reading_log() as log:
-        async with transactional(app.state.engine).begin() as conn:
+        async with transactional(state_of(app).engine).begin() as conn:
             await conn.execute(text("LOCK TABLE items"))
             async with AsyncExitStack() as stack:
                 for _ in range(SLOTS):
                     await stack.enter_async_context(asking(server))
-                await until(lambda: app.state.engine.pool.checkedout() == SLOTS + 1)
+                await until(lambda: connections_in_use(app) == SLOTS + 1)
         await check_all_is_free(app, server)
         await check_no_complaint(server, log, caplog)
 
@@ -286,7 +288,7 @@ async def test_without_a_free_connection_an_export_is_a_503_and_frees_the_slot(
 ) -> None:
     app = create_app(settings.model_copy(update={"pool_size": 1, "pool_timeout": 0.05}))
     async with serving(app) as client:
-        async with app.state.engine.connect():
+        async with state_of(app).engine.connect():
             for _ in range(SLOTS + 1):
                 check_problem(await client.get(EXPORT), 503, "unavailable")
         assert (await client.get(EXPORT)).status_code == 200

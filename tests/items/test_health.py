@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from service.database.revision import load_revisions
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import execute, serving
 from tests.support.problems import check_problem
 
@@ -72,8 +73,8 @@ async def test_a_service_is_ready_once_the_schema_is_not_older_than_the_code(
 async def test_a_schema_older_than_the_code_is_not_ready(
     client: httpx.AsyncClient, app: FastAPI
 ) -> None:
-    revisions = app.state.revisions  # as if the code had one more
-    app.state.revisions = replace(revisions, head="new", known=revisions.known | {"new"})
+    revisions = state_of(app).revisions  # as if the code had one more
+    state_of(app).revisions = replace(revisions, head="new", known=revisions.known | {"new"})
     answer = await client.get("/health/ready")
 
     assert "migrate" in check_problem(answer, 503, "unavailable")["detail"]

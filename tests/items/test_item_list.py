@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from service.crud import item as crud
 from service.database.engine import transactional
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import tolerate_locks
 from tests.support.lists import check_refused, ids_of, in_order
 from tests.support.samples import LAMP
@@ -35,7 +36,7 @@ def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 async def store(app: FastAPI, rows: Iterable[dict[str, Any]]) -> None:
-    async with transactional(app.state.engine).begin() as conn:
+    async with transactional(state_of(app).engine).begin() as conn:
         await crud.create_many(conn, list(rows))
 
 

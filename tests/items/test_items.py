@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.problems import check_problem
 from tests.support.samples import LAMP
 from tests.support.statements import recording_statements
@@ -61,7 +62,7 @@ async def test_each_call_on_an_item_is_one_statement(
         item = await create(client)  # the first call on a connection sends more
         await client.request(method, f"/items/{item['id']}{query}", json=body)
         item = await create(client)
-        with recording_statements(app.state.engine.sync_engine) as sent:
+        with recording_statements(state_of(app).engine.sync_engine) as sent:
             await client.request(method, f"/items/{item['id']}{query}", json=body)
 
         assert len(sent) == 1, (method, query)

@@ -183,7 +183,7 @@ def test_no_link_leads_beyond_the_deepest_page(
 async def test_links_lead_past_the_deepest_page_by_cursor(
     client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schemas, "DEEPEST", 7)
+    monkeypatch.setattr(schemas, "MAX_DEPTH", 7)
     await store_names(app, *NAMES)
     _, links = await follow(client, "/items?sort=-name&per_page=2&page=2")
     assert links["next"] == "/items?sort=-name&per_page=2&page=3"

@@ -87,7 +87,7 @@ async def statement_of(conn: AsyncConnection, query: ItemQuery) -> tuple[str, tu
             sent.append((statement, tuple(parameters)))
 
     event.listen(conn.sync_connection, "before_cursor_execute", note)
-    await (crud.search_pages if crud.is_dear(query) else crud.list_pages)(conn, [query])
+    await (crud.search_pages if crud.is_expensive(query) else crud.list_pages)(conn, [query])
     event.remove(conn.sync_connection, "before_cursor_execute", note)
     (statement_and_parameters,) = sent
     return statement_and_parameters

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service import __version__
 from service.main import create_app
 from service.observability.metric_files import join_dead, unchanged
-from service.observability.metrics import HAND_ON_INTERVAL
+from service.observability.metrics import FLUSH_INTERVAL
 from service.settings import Settings
 from tests.support.apps import serving
 from tests.support.processes import Server, holding, running
@@ -57,7 +57,7 @@ def requests(samples: Samples) -> Counter[tuple[str, str, str]]:
 
 
 def metrics_of(server: Server) -> Samples:
-    time.sleep(2 * HAND_ON_INTERVAL)
+    time.sleep(2 * FLUSH_INTERVAL)
     answer = httpx.get(f"{server.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return read(answer.text)
@@ -282,7 +282,7 @@ async def test_a_single_process_tells_its_own(client: httpx.AsyncClient) -> None
     before = read((await client.get("/metrics")).text)
     for _ in range(3):
         await client.get("/items/0")
-    await asyncio.sleep(2 * HAND_ON_INTERVAL)
+    await asyncio.sleep(2 * FLUSH_INTERVAL)
     after = read((await client.get("/metrics")).text)
 
     labels = {"method": "GET", "route": "/items/{item_id}", "status": "404"}

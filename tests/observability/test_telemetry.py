@@ -15,6 +15,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from service.observability import traces
 from tests.support.commands import run
 from tests.support.processes import Server, running
 from tests.support.waiting import wait_until
@@ -366,8 +367,8 @@ def test_the_standard_variables_switch_it(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert telemetry.is_on() is is_on
-    assert set(telemetry.options().values()) == {is_on, False}
+    assert traces.is_on() is is_on
+    assert set(traces.options().values()) == {is_on, False}
 
 
 @pytest.mark.parametrize(

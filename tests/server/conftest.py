@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.server import protocol
 from tests.support.apps import no_complaints
 from tests.support.protocol import Connection, Server
 from tests.support.waiting import TIMEOUT
@@ -22,7 +23,7 @@ async def server(
 ) -> AsyncIterator[Server]:
     """A server whose timeouts do not pass, unless a test shortens them."""
     for name in ("HEAD_TIMEOUT", "DRAIN"):
-        monkeypatch.setattr(transport, name, TIMEOUT)
+        monkeypatch.setattr(protocol, name, TIMEOUT)
     server = Server()
     async with no_complaints(), server.listening():
         yield server

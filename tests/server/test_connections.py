@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.server import protocol
 from tests.support.client import encode
 from tests.support.protocol import GET, SHORT, WAIT, Connection, Server, sending
 from tests.support.waiting import until
@@ -13,7 +14,7 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive_timeout(
     server: Server, monkeypatch: pytest.MonkeyPatch, is_used: bool, sent: bytes
 ) -> None:
     server.keep_alive = SHORT
-    monkeypatch.setattr(transport, "HEAD_TIMEOUT", SHORT)  # blank lines may begin a head
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", SHORT)  # blank lines may begin a head
     async with server.connected() as connection:
         if is_used:
             await connection.send(GET)
@@ -31,7 +32,7 @@ async def test_a_connection_that_sends_on_without_a_request_is_closed(
     server: Server, connection: Connection, monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
     """Even if the request was answered before its body was whole."""
-    monkeypatch.setattr(transport, "HEAD_TIMEOUT", SHORT)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", SHORT)
     await connection.send(request_)
     if request_:
         assert (await connection.receive()).status == 200
@@ -89,7 +90,7 @@ async def test_an_idle_connection_still_gets_a_response_while_the_worker_ends(
 async def test_a_connection_without_a_request_does_not_hold_up_the_end(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "DRAIN", SHORT)
+    monkeypatch.setattr(protocol, "DRAIN", SHORT)
     async with server.connected() as silent, server.connected() as idle:
         await idle.send(GET)
         await idle.receive()

@@ -12,11 +12,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
+from sqlalchemy.pool import QueuePool
 
 from service import database
 from service.database.engine import transactional
 from service.server.worker import Worker
 from service.settings import Settings
+from service.state import state_of
 from tests.support.waiting import TIMEOUT, until
 
 BIG = 3000  # rows of 10,000 characters
@@ -84,6 +86,13 @@ def web_client(server: uvicorn.Server) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}:{port}", timeout=TIMEOUT)
 
 
+def connections_in_use(app: FastAPI) -> int:
+    """Return the number of connections that are checked out of the application's pool."""
+    pool = state_of(app).engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool.checkedout()
+
+
 def tolerate_locks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Raise the timeouts of locks, statements and the pool above what any test waits for."""
     monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
@@ -122,7 +131,7 @@ async def status(reader: asyncio.StreamReader) -> int:
 
 async def execute(app: FastAPI, *statements: str) -> None:
     """Run the statements in one transaction, without a statement timeout."""
-    async with transactional(app.state.engine).begin() as conn:
+    async with transactional(state_of(app).engine).begin() as conn:
         for statement in ("SET LOCAL statement_timeout = 0", *statements):
             await conn.execute(text(statement))
 

@@ -11,6 +11,8 @@ from sqlalchemy import event
 
 from service.crud import item as crud
 from service.database.engine import transactional
+from service.state import state_of
+from tests.support.apps import connections_in_use
 from tests.support.problems import check_problem
 from tests.support.processes import connection
 from tests.support.waiting import TIMEOUT, until
@@ -56,15 +58,15 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     def note(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
         sent.append(statement.split()[0])
 
-    event.listen(app.state.engine.sync_engine, "before_cursor_execute", note)
+    event.listen(state_of(app).engine.sync_engine, "before_cursor_execute", note)
     yield sent
-    event.remove(app.state.engine.sync_engine, "before_cursor_execute", note)
+    event.remove(state_of(app).engine.sync_engine, "before_cursor_execute", note)
 
 
 async def store(app: FastAPI, number: int) -> list[int]:
     """Store items named "Item 00000" and so on, each with its number as the price; return ids."""
     rows = [{"name": f"Item {n:05}", "price": n} for n in range(number)]
-    async with transactional(app.state.engine).begin() as conn:
+    async with transactional(state_of(app).engine).begin() as conn:
         return [item.id for item in await crud.create_many(conn, rows)]
 
 
@@ -80,8 +82,7 @@ async def results(*calls: Any) -> list[Any]:
 
 async def until_nothing_is_held(app: FastAPI, tasks: int) -> None:
     """Wait until no connection is in use and only `tasks` tasks are left."""
-    pool = app.state.engine.pool
-    await until(lambda: pool.checkedout() == 0 and len(asyncio.all_tasks()) == tasks)
+    await until(lambda: connections_in_use(app) == 0 and len(asyncio.all_tasks()) == tasks)
 
 
 def check_unavailable(response: httpx.Response) -> None:

@@ -6,6 +6,7 @@ import httpx2 as httpx
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from service.state import state_of
 from tests.support.samples import LAMP
 
 TORCH: dict[str, Any] = {"name": "Torch"}
@@ -47,6 +48,6 @@ def is_replay(answer: httpx.Response) -> bool:
 async def stored(app: FastAPI) -> tuple[int, int]:
     """Return the numbers of stored items and of stored keys."""
     counts = "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM idempotency_keys)"
-    async with app.state.engine.connect() as conn:
+    async with state_of(app).engine.connect() as conn:
         items, keys = (await conn.execute(text(counts))).one()
     return items, keys

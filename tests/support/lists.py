@@ -11,6 +11,7 @@ from sqlalchemy import insert
 
 from service.database.engine import transactional
 from service.models.item import items
+from service.state import state_of
 from tests.support.apps import execute
 from tests.support.problems import check_problem
 
@@ -42,7 +43,7 @@ STOCK = [row(number) for number in range(len(NAMES))]
 
 async def store(app: FastAPI, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert `rows`, which all set the same columns, apart from those of `DEFAULTS`."""
-    async with transactional(app.state.engine).begin() as conn:
+    async with transactional(state_of(app).engine).begin() as conn:
         await conn.execute(insert(items), [{**DEFAULTS, **row} for row in rows])
 
 

@@ -5,6 +5,7 @@ import asyncio
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from service.state import state_of
 from tests.support.waiting import TIMEOUT
 
 BLOCKED = """(
@@ -27,6 +28,6 @@ async def until_true(app: FastAPI, condition: str) -> None:
     Raises:
         TimeoutError: it is not true within `TIMEOUT` seconds.
     """
-    async with asyncio.timeout(TIMEOUT), app.state.engine.connect() as conn:
+    async with asyncio.timeout(TIMEOUT), state_of(app).engine.connect() as conn:
         while not await conn.scalar(text(f"SELECT {condition}")):  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.01)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import orjson
 import uvicorn
-from service.http.overload import Refusals
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -27,7 +26,6 @@ class Application:
         self.may_answer = asyncio.Event()
         self.requests: list[Scope] = []
         self.disconnected: list[str] = []
-        self.refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -42,8 +40,6 @@ class Application:
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 self.disconnected.append(path)
-            case "/refused":
-                self.refusals.hold_off(scope)
         body = bytes(16_000_000) if path == "/big" else path.encode()
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -132,12 +128,6 @@ class Server:
         """End all connections, as uvicorn does when the worker ends."""
         for protocol in self.state.connections:
             protocol.shutdown()
-
-
-def with_headers(number: int) -> bytes:
-    """Return a good request with `number` headers, of which one is Host."""
-    headers = b"".join(b"X-%d: x\r\n" % n for n in range(number - 1))
-    return GET[:-2] + headers + b"\r\n"
 
 
 def post(*headers: str, body: bytes) -> bytes:

@@ -9,7 +9,7 @@ import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.schemas.item_list import DEEPEST
+from service.schemas.item_list import MAX_DEPTH
 
 # Errors that depend on earlier requests: an ETag that is not current, a key that was used.
 STATEFUL_ERRORS = (
@@ -30,8 +30,8 @@ def before_call(
         case.headers.pop("Idempotency-Key", None)
     case.query.pop("cursor", None)  # only the service can make one
     page, per_page = int(case.query.get("page", 1)), int(case.query.get("per_page", 20))
-    if page * per_page > DEEPEST:
-        case.query["page"] = DEEPEST // per_page
+    if page * per_page > MAX_DEPTH:
+        case.query["page"] = MAX_DEPTH // per_page
     round_prices(case.query)
     round_prices(case.body)
     # A plain DELETE only deactivates an item, so the item is still there.
