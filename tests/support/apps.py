@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.pool import QueuePool
 
-from service import database
+from service.database import engine
 from service.database.engine import transactional
 from service.server.worker import Worker
 from service.settings import Settings
@@ -95,7 +95,7 @@ def connections_in_use(app: FastAPI) -> int:
 
 def tolerate_locks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Raise the timeouts of locks, statements and the pool above what any test waits for."""
-    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 60_000)
+    monkeypatch.setattr(engine, "LOCK_TIMEOUT_MS", 60_000)
     settings.statement_timeout_ms = 60_000
     settings.pool_timeout = TIMEOUT
     return settings
