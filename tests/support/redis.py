@@ -29,6 +29,7 @@ class Redis:
         delay: seconds by which the proxy delays each request and each answer.
         handshake: seconds by which the proxy delays each new connection.
         is_silent: whether the proxy accepts connections and requests, and forwards nothing.
+        requests: the number of pieces of data that the proxy has received from clients.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Redis:
         self.proxy_url = f"redis://127.0.0.1:{free_port()}"
         self.delay = self.handshake = 0.0
         self.is_silent = False
+        self.requests = 0
         self._port = int(self.url.rpartition(":")[2])
         self._proxy_port = int(self.proxy_url.rpartition(":")[2])
         self.client = Client(host="127.0.0.1", port=self._port)
@@ -121,16 +123,20 @@ class Redis:
             both.add(other_writer)
             self._writers.add(other_writer)
             await asyncio.gather(
-                self._forward(reader, other_writer), self._forward(other_reader, writer)
+                self._forward(reader, other_writer, is_request=True),
+                self._forward(other_reader, writer),
             )
         except OSError:
             writer.close()
         finally:
             self._writers -= both
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_request: bool = False
+    ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
+                self.requests += is_request
                 if not self.is_silent:
                     self._loop.call_later(self.delay, writer.write, data)
         writer.close()
