@@ -57,8 +57,8 @@ def harmed_by_nothing(server: Server, allowed: Iterable[int] = ()) -> Iterator[N
     yield
     # Each request has a new connection, which is accepted after all those before it.
     with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
-        for path in ("/health/ready", "/items?q=lamp") * 4:
-            assert client.get(server.url + path).status_code == 200
+        for url in (f"{server.url}/health/ready", f"{server.url}/items?q=lamp") * 4:
+            wait_until(lambda url=url: client.get(url).status_code == 200)
     assert workers(server) == pids
     with (server.folder / "stderr").open("rb") as file:
         file.seek(size)
