@@ -22,11 +22,9 @@ from tests.support.coalescing import (
     outcomes,
     resolve,
     settle,
-    start,
     start_each,
     start_together,
 )
-from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
@@ -121,8 +119,7 @@ async def test_a_batch_holds_calls_of_one_shape_and_shapes_take_turns(db: FakeDa
     tasks += await start_together(coalesced, "a6", "b2")
     await db.answer_all()
 
-    expected = [["a1", "a2"], ["b1"], ["c1"], ["a3", "a4"], ["b2"], ["a5", "a6"]]
-    assert db.batches == expected
+    assert db.batches == [["a1", "a2"], ["b1"], ["c1"], ["a3", "a4"], ["b2"], ["a5", "a6"]]
     assert await outcomes(tasks) == answers(*calls, "a6", "b2")
 
 
@@ -163,7 +160,7 @@ async def test_only_a_lost_read_is_sent_again_and_only_once(
 ) -> None:
     coalesced = coalescer(db, repeatable=repeatable)
     tasks = await start_together(coalesced, 1, 2)
-    tasks.append(await start(coalesced(3)))
+    tasks += await start_each(coalesced, 3)
     for error in errors:
         await db.answer(error)
     await db.answer_all()
@@ -254,6 +251,17 @@ async def test_a_caller_cancelled_while_it_waits_frees_its_place(db: FakeDatabas
     assert await outcomes(tasks) == answers("a1", "a3", "a4", "a5")
 
 
+async def test_a_caller_cancelled_as_the_batch_in_flight_ends_is_not_sent(db: FakeDatabase) -> None:
+    tasks = await start_each(coalescer(db), 1, 2, 3)
+    resolve(db.in_flight[0], None)
+    tasks[1].cancel()
+    await settle()
+    await db.answer()
+
+    assert db.batches == [[1], [3]]
+    assert await outcomes(tasks) == ["answer to 1", asyncio.CancelledError, "answer to 3"]
+
+
 async def test_a_caller_cancelled_in_flight_ends_at_once_unnoticed(db: FakeDatabase) -> None:
     tasks = await start_together(coalescer(db), 1, 2, 3)
     tasks[1].cancel()
@@ -283,8 +291,7 @@ async def test_batches_and_callers_end_with_the_event_loop(db: FakeDatabase) -> 
         loop.set_exception_handler(lambda loop, context: complaints.append(context))
         tasks.extend(await start_together(coalescer(db, max_set=2, max_sets=2), *range(10)))
 
-    async with asyncio.timeout(TIMEOUT):
-        await asyncio.to_thread(asyncio.run, leave_them_behind())
+    await asyncio.to_thread(asyncio.run, leave_them_behind())
     gc.collect()
 
     assert db.batches == [[0, 1], [2, 3]]

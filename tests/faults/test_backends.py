@@ -146,6 +146,7 @@ def test_no_request_notices_that_idle_backends_were_killed(
             httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT) as client,
             connection(postgres.url) as administrator,
         ):
+            await seconds_until_well(client)
             await ask_all(client, times=3)
             for _ in range(rounds):
                 killed += await administrator.fetchval(KILL)

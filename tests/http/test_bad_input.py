@@ -107,7 +107,7 @@ async def test_a_body_that_is_no_json_object_is_refused(client: httpx.AsyncClien
 
 
 @pytest.mark.usefixtures("item")
-@pytest.mark.parametrize("content_type", [None, "", "text/plain", "text/json", "json", "*/*"])
+@pytest.mark.parametrize("content_type", [None, "", "json", "text/x+json", "application/xml"])
 async def test_a_body_of_another_content_type_is_refused(
     client: httpx.AsyncClient, content_type: str | None
 ) -> None:

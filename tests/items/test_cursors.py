@@ -2,12 +2,12 @@
 
 import asyncio
 import random
-import string
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from itertools import product
 from typing import Any
+from urllib.parse import quote
 
 import httpx2 as httpx
 import pytest
@@ -45,8 +45,10 @@ def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.fixture
-async def stock(app: FastAPI) -> None:
+async def client(client: httpx.AsyncClient, app: FastAPI) -> httpx.AsyncClient:
+    """An HTTP client of a service that has the stock."""
     await store(app, STOCK)
+    return client
 
 
 async def walk(client: httpx.AsyncClient, **params: Any) -> AsyncIterator[Any]:
@@ -64,7 +66,6 @@ async def walked(client: httpx.AsyncClient, **params: Any) -> list[list[Any]]:
     return [page["items"] async for page in walk(client, **params)]
 
 
-@pytest.mark.usefixtures("stock")
 @pytest.mark.parametrize(
     ("sort", "params"),
     [
@@ -97,7 +98,6 @@ async def test_cursors_and_pages_divide_the_same_list(
             assert (page["next_cursor"] is None) == (number == len(parts))
 
 
-@pytest.mark.usefixtures("stock")
 async def test_per_page_and_count_may_change_from_page_to_page(client: httpx.AsyncClient) -> None:
     whole = await fetch(client, sort="-price", per_page=100)
     page = await fetch(client, sort="-price", per_page=2)
@@ -129,18 +129,14 @@ async def churn(conn: AsyncConnection, random_: random.Random, transient: list[i
     transient += (await conn.scalars(insert(items).returning(items.c.id), rows)).all()
 
 
-@pytest.mark.usefixtures("stock")
-@pytest.mark.parametrize(
-    ("sort", "count"),
-    [("id", "none"), ("-name", "none"), ("price", "exact"), ("-updated_at", "none")],
-)
+@pytest.mark.parametrize("sort", ["id", "-name", "price", "-updated_at"])
 async def test_no_item_is_missed_or_repeated_while_others_come_and_go(
-    client: httpx.AsyncClient, app: FastAPI, sort: str, count: str
+    client: httpx.AsyncClient, app: FastAPI, sort: str
 ) -> None:
     random_ = random.Random(sort)
     stable = ids_of((await fetch(client, sort=sort, per_page=100))["items"])
     transient, seen = list[int](), list[int]()
-    params: dict[str, Any] = {"sort": sort, "count": count, "per_page": 5}
+    params: dict[str, Any] = {"sort": sort, "count": "none", "per_page": 5}
     async with state_of(app).engine.connect() as conn:
         await churn(conn, random_, transient)
         page = await fetch(client, **params)
@@ -159,7 +155,6 @@ async def test_no_item_is_missed_or_repeated_while_others_come_and_go(
     assert len(seen) > len(stable)
 
 
-@pytest.mark.usefixtures("stock")
 async def test_each_of_many_concurrent_lists_gets_its_own_answer(client: httpx.AsyncClient) -> None:
     alone: list[tuple[dict[str, Any], Any]] = []
     for sort, way in product(["id", "-name", "price"], [{}, {"count": "none"}]):
@@ -175,17 +170,15 @@ async def test_each_of_many_concurrent_lists_gets_its_own_answer(client: httpx.A
     assert together == [page for _, page in alone]
 
 
-@pytest.mark.usefixtures("stock")
 async def test_a_cursor_excludes_a_page_but_the_first(client: httpx.AsyncClient) -> None:
     cursor = (await fetch(client, per_page=2))["next_cursor"]
 
     check_refused(await client.get("/items", params={"cursor": cursor, "page": 2}), "cursor")
 
 
-@pytest.mark.usefixtures("stock")
-@pytest.mark.parametrize(
-    ("of", "on"),
-    [
+async def test_a_cursor_of_another_list_is_refused(client: httpx.AsyncClient) -> None:
+    time = "2025-12-31T00:00:00Z"
+    lists: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {"sort": "-id"}),
         ({"sort": "created_at"}, {"sort": "updated_at"}),
         ({}, {"is_active": True}),
@@ -193,20 +186,15 @@ async def test_a_cursor_excludes_a_page_but_the_first(client: httpx.AsyncClient)
         ({"q": "a"}, {"q": "A"}),
         ({}, {"q": ""}),
         ({"price_min": 0}, {"price_min": 0, "price_max": 10}),
-        ({"created_after": "2025-12-31T00:00:00Z"}, {"updated_after": "2025-12-31T00:00:00Z"}),
-    ],
-    ids=str,
-)
-async def test_a_cursor_of_another_list_is_refused(
-    client: httpx.AsyncClient, of: dict[str, Any], on: dict[str, Any]
-) -> None:
-    cursor = (await fetch(client, **of, per_page=1))["next_cursor"]
+        ({"created_after": time}, {"updated_after": time}),
+    ]
+    for of, on in lists:
+        cursor = (await fetch(client, **of, per_page=1))["next_cursor"]
 
-    assert cursor is not None
-    check_refused(await client.get("/items", params={**on, "cursor": cursor}), "cursor")
+        assert cursor is not None
+        check_refused(await client.get("/items", params={**on, "cursor": cursor}), "cursor")
 
 
-@pytest.mark.usefixtures("stock")
 async def test_a_cursor_does_not_depend_on_the_spelling_of_the_filters(
     client: httpx.AsyncClient,
 ) -> None:
@@ -219,7 +207,6 @@ async def test_a_cursor_does_not_depend_on_the_spelling_of_the_filters(
 
 LIST = ("name", ItemFilter(q="ü", price_min=Decimal("1.50"), created_after=NEW_YEAR))
 PLACE = TypeAdapter(tuple[str, int])
-ALPHABET = {*string.ascii_letters, *string.digits, "-", "_"}
 
 
 def tampered(cursor: str) -> Iterator[str]:
@@ -248,7 +235,7 @@ def test_a_cursor_decodes_to_its_place_unless_it_was_tampered_with(length: int) 
     place = ("n" * length, 7)
     cursor = encode_cursor(LIST, place)
 
-    assert set(cursor) <= ALPHABET
+    assert quote(cursor, safe="") == cursor
     assert decode_cursor(cursor, LIST, PLACE) == place
     assert [other for other in {*tampered(cursor)} - {cursor} if is_taken(other)] == []
 
@@ -269,12 +256,10 @@ NO_PLACES += [[[1], 1], [{}, 1], ["a\x00", 1], [1, 1, 1]]
 NO_KEYS: dict[str, list[Any]] = {
     "id": [None, "a", 1.5, 2**63, True, "1"],
     "name": [None, 5, True],
-    "price": ["a", "", True, "NaN", "Infinity", "-Infinity", "sNaN"],
-    "updated_at": [None, "a", "2026-01-01T00:00:00", "2026-02-30T00:00:00Z", 0, "0", 1e300, True],
+    "price": ["a", "", True, "NaN", "Infinity", "-Infinity", "sNaN", "1e999999999", "1e-99999"],
+    "created_at": [None, "a", "2026-01-01T00:00:00", "2026-02-30T00:00:00Z", 0, "0", 1e300, True],
+    "updated_at": ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"],
 }
-# Beyond what the database holds.
-NO_KEYS["price"] += ["1e200000", "-1e200000", "1e999999999", "1e-99999"]
-NO_KEYS["updated_at"] += ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"]
 
 
 async def forged(client: httpx.AsyncClient, sort: str, place: Any, **params: Any) -> httpx.Response:
@@ -283,18 +268,16 @@ async def forged(client: httpx.AsyncClient, sort: str, place: Any, **params: Any
     return await client.get("/items", params={"sort": sort, "cursor": cursor, **params})
 
 
-@pytest.mark.usefixtures("stock")
 async def test_a_cursor_to_no_place_is_refused_though_its_checksum_is_right(
     client: httpx.AsyncClient,
 ) -> None:
     for sort, place in product(SORTS, NO_PLACES):
         check_refused(await forged(client, sort, place), "cursor")
     for sort, keys in NO_KEYS.items():
-        for key, count in product(keys, ("capped", "exact")):
-            check_refused(await forged(client, sort, [key, 1], count=count), "cursor")
+        for key in keys:
+            check_refused(await forged(client, sort, [key, 1]), "cursor")
 
 
-@pytest.mark.usefixtures("stock")
 @pytest.mark.parametrize(
     ("sort", "key"),
     [
@@ -313,9 +296,7 @@ async def test_a_cursor_may_point_where_no_item_is(
 ) -> None:
     place = [key, key if sort == "id" else 0]
     whole = (await fetch(client, sort=sort, per_page=100))["items"]
-    for count in ("capped", "exact"):
-        params: dict[str, Any] = {"count": count, "per_page": 100}
-        after = (await forged(client, sort, place, **params)).json()["items"]
-        before = (await forged(client, f"-{sort}", place, **params)).json()["items"]
+    after = (await forged(client, sort, place, per_page=100)).json()["items"]
+    before = (await forged(client, f"-{sort}", place, per_page=100)).json()["items"]
 
-        assert before[::-1] + after == whole
+    assert before[::-1] + after == whole

@@ -117,7 +117,8 @@ async def test_every_call_on_a_missing_item_returns_404(client: httpx.AsyncClien
         for method, query, body in CALLS_ON_ONE:
             answer = await client.request(method, f"/items/{id_}{query}", json=body)
 
-            check_problem(answer, 404, "not-found")
+            problem = check_problem(answer, 404, "not-found")
+            assert problem["detail"] == "There is no such item"
 
 
 async def test_put_replaces_the_item_and_resets_what_is_left_out(

@@ -1,72 +1,50 @@
-"""Monitoring: the alerts, by promtool, and a real Prometheus that scrapes the real service."""
+"""The alerts: promtool accepts them, and a real Prometheus evaluates them on the real service."""
 
+import asyncio
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from service.main import create_app
+from service.settings import Settings
+from tests.support.apps import address, listening, serving
 from tests.support.commands import ROOT
-from tests.support.processes import Server, free_port, running
-from tests.support.waiting import wait_until
+from tests.support.metrics import scrape_until
+from tests.support.processes import free_port
+from tests.support.waiting import TIMEOUT
 
 CONFIG = ROOT / "docker" / "prometheus.yml"
-ALERTS = ROOT / "docker" / "alerts.yml"
-TESTS = ROOT / "docker" / "alerts_test.yml"
-GUIDE = ROOT / "docs" / "operations.md"
-# Of the alerts' expressions, each of whose selectors names the job, and of their texts.
-METRICS = set(re.findall(r'(\w+)\{job="items"', ALERTS.read_text()))
-LABELS = set(re.findall(r"(?:\$labels\.|, )(\w+)(?= }}|[!=])", ALERTS.read_text()))
-NAMES = re.findall(r"- alert: (\w+)", ALERTS.read_text())
-READS = 60  # more than a few, so that each worker serves some
+ALERTS = (ROOT / "docker" / "alerts.yml").read_text()
+# Each selector in the expressions names the job.
+METRICS = set(re.findall(r'(\w+)\{job="items"', ALERTS))
+LABELS = set(re.findall(r"(?:\$labels\.|, )(\w+)(?= }}|[!=])", ALERTS))
+NAMES = re.findall(r"- alert: (\w+)", ALERTS)
 
 
 def program(name: str) -> str:
-    """The path of one of Prometheus's programs."""
+    """Return the path of one of Prometheus's programs."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"LEFT OUT: what takes {name}, as Prometheus is not installed")
     return path
 
 
-@pytest.fixture(scope="module")
-def service(database_url: str) -> Iterator[Server]:
-    """The service with two workers, after requests of each kind."""
-    environment = {
-        "DATABASE_URL": database_url,
-        "WEB_CONCURRENCY": "2",
-        "RATE_LIMIT_WRITE": "1/hour",  # without Redis, for each worker
-    }
-    with running("serve", env=environment) as server, ThreadPoolExecutor(8) as threads:
-
-        def ask(request: tuple[str, str]) -> int:
-            # On a connection of its own, for whichever worker takes it.
-            method, path = request
-            return httpx.request(method, f"{server.url}{path}", timeout=30).status_code
-
-        writes = list(threads.map(ask, [("POST", "/items")] * 3))
-        assert 429 in writes
-        paths = ["/items", "/items?q=lamp", "/items?page=2", "/health/ready", "/nowhere"]
-        for path in paths:
-            ask(("GET", path))
-        reads = list(threads.map(ask, [("GET", "/items/0")] * READS))
-        assert reads == [404] * READS
-        yield server
-
-
-@contextmanager
-def prometheus(target: str, folder: Path) -> Iterator[httpx.Client]:
-    """Prometheus with the project's configuration, in haste. Yields a client of its API.
+@asynccontextmanager
+async def prometheus(target: str, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Run Prometheus with the project's configuration, but scraping each second.
 
     Args:
-        target: what it scrapes, as there is no Docker to know it.
+        target: the host and port to scrape, in place of what Docker's DNS answers.
+
+    Yields:
+        A client of its API.
     """
     config, found = re.subn(
         r"dns_sd_configs: .*",
@@ -75,47 +53,30 @@ def prometheus(target: str, folder: Path) -> Iterator[httpx.Client]:
     )
     assert found == 1
     (folder / "prometheus.yml").write_text(config)
-    shutil.copy(ALERTS, folder)
+    (folder / "alerts.yml").write_text(ALERTS)
     port = free_port()
-    command = [
+    process = await asyncio.create_subprocess_exec(
         program("prometheus"),
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    log = folder / "log"
-    with log.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-                wait_until(lambda: is_ready(client, process, log))
-                yield client
-        finally:
-            process.terminate()
-
-
-def is_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
-    assert process.poll() is None, log.read_text()
+        stderr=asyncio.subprocess.DEVNULL,
+    )
     try:
-        return client.get("/-/ready").is_success
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1") as client:
+            yield client
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def data(client: httpx.AsyncClient, path: str, **parameters: str) -> Any:
+    """Ask Prometheus's API; return None while it does not answer."""
+    try:
+        answer = await client.get(path, params=parameters)
     except httpx.TransportError:
-        return False
-
-
-def value(client: httpx.Client, expression: str) -> float | None:
-    """What an expression with one sample comes to, or None if it has none."""
-    answer = client.get("/api/v1/query", params={"query": expression}).raise_for_status()
-    samples: list[dict[str, Any]] = answer.json()["data"]["result"]
-    assert len(samples) <= 1, samples
-    return float(samples[0]["value"][1]) if samples else None
-
-
-def rules(client: httpx.Client) -> list[dict[str, Any]]:
-    """The alerts, with their health and state."""
-    answer = client.get("/api/v1/rules").raise_for_status()
-    (group,) = answer.json()["data"]["groups"]
-    assert [rule["name"] for rule in group["rules"]] == NAMES
-    rules: list[dict[str, Any]] = group["rules"]
-    return rules
+        return None
+    return answer.json()["data"] if answer.is_success else None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +88,7 @@ def rules(client: httpx.Client) -> list[dict[str, Any]]:
     ],
     ids=" ".join,
 )
-def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
+def test_promtool_accepts_the_configuration(arguments: tuple[str, ...]) -> None:
     ran = subprocess.run(
         [program("promtool"), *arguments], cwd=ROOT, capture_output=True, text=True
     )
@@ -136,28 +97,55 @@ def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("alert", NAMES)
-def test_each_alert_is_tested_and_leads_to_what_to_do(alert: str) -> None:
-    assert f'ALERTS{{alertname="{alert}", alertstate="firing"' in TESTS.read_text()
-    assert f"docs/operations.md#{alert.lower()}\n" in ALERTS.read_text()
-    assert re.search(rf"^#+ {alert}$", GUIDE.read_text(), re.MULTILINE)
+def test_each_alert_has_a_test_and_instructions(alert: str) -> None:
+    tests = (ROOT / "docker" / "alerts_test.yml").read_text()
+    guide = (ROOT / "docs" / "operations.md").read_text()
+
+    assert f'ALERTS{{alertname="{alert}", alertstate="firing"' in tests
+    assert f"docs/operations.md#{alert.lower()}\n" in ALERTS
+    assert re.search(rf"^#+ {alert}$", guide, re.MULTILINE)
 
 
-def test_the_service_has_the_metrics_that_alerts_are_about(service: Server) -> None:
-    families = text_string_to_metric_families(httpx.get(f"{service.url}/metrics").text)
-    samples = [sample for family in families for sample in family.samples]
-    labels = {name for sample in samples for name in sample.labels}
+async def test_the_service_has_each_metric_and_label_of_the_alerts(settings: Settings) -> None:
+    assert "coalescer_waiting" in METRICS
+    settings.rate_limit_write = "1/hour"
+    async with serving(create_app(settings)) as client:
+        await client.get("/items/0")
+        for _ in range(2):
+            await client.delete("/items/0")
+        samples = await scrape_until(
+            client,
+            # But for what Prometheus itself adds.
+            lambda samples: {name for name, _ in samples} >= METRICS - {"up"},
+        )
 
-    # But for what Prometheus itself adds.
-    assert {sample.name for sample in samples} >= METRICS - {"up"} > {"coalescer_waiting"}
+    labels = {name for _, labels in samples for name, _ in labels}
     assert labels >= LABELS - {"instance"} > {"call"}
 
 
-def test_prometheus_scrapes_the_service_and_has_no_alert(service: Server, tmp_path: Path) -> None:
-    reads = 'method="GET", route="/items/{item_id}", status="404"'
-    with prometheus(service.url.removeprefix("http://"), tmp_path) as client:
-        wait_until(lambda: value(client, 'up{job="items"}') == 1)
-        count = value(client, f'sum(http_request_duration_seconds_count{{job="items", {reads}}})')
-        assert count == READS
-        # Before the first look at the service it is down.
-        wait_until(lambda: all(rule["health"] == "ok" for rule in rules(client)))
-        wait_until(lambda: all(rule["state"] == "inactive" for rule in rules(client)))
+async def test_prometheus_scrapes_the_service_and_raises_no_alert(
+    settings: Settings, tmp_path: Path
+) -> None:
+    app = create_app(settings)
+    reads = '{job="items", method="GET", route="/items/{item_id}", status="404"}'
+    async with serving(app) as direct, listening(app) as server:
+        for _ in range(3):
+            assert (await direct.get("/items/0")).status_code == 404
+        async with prometheus("{}:{}".format(*address(server)), tmp_path) as client:
+
+            async def has_scraped() -> bool:
+                query = f"sum(http_request_duration_seconds_count{reads}) >= 3"
+                found = await data(client, "/query", query=query)
+                return bool(found and found["result"])
+
+            async def is_quiet() -> bool:
+                found = await data(client, "/rules")
+                (group,) = found["groups"]
+                assert [rule["name"] for rule in group["rules"]] == NAMES
+                states = {(rule["health"], rule["state"]) for rule in group["rules"]}
+                return states == {("ok", "inactive")}
+
+            async with asyncio.timeout(TIMEOUT):
+                # Before the first scrape, the service counts as down.
+                while not (await has_scraped() and await is_quiet()):  # noqa: ASYNC110 (no event)
+                    await asyncio.sleep(0.1)

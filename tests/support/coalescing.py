@@ -1,7 +1,7 @@
 """A coalescer by itself, on a database that answers each batch when the test says so."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.database.coalescer import Coalescer
@@ -76,16 +76,13 @@ def coalescer(run: FakeDatabase | Callable[..., Any], **options: Any) -> Coalesc
     return Coalescer(run.run if isinstance(run, FakeDatabase) else run, **defaults | options)
 
 
-async def start(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Make a call; return when it is in flight or waits."""
-    task = asyncio.create_task(call)
-    await settle()
-    return task
-
-
 async def start_each(coalesced: Coalescer[Any, Any], *calls: Any) -> list[asyncio.Task[Any]]:
     """Make calls, each in a turn of the event loop of its own."""
-    return [await start(coalesced(call)) for call in calls]
+    tasks = []
+    for call in calls:
+        tasks.append(asyncio.create_task(coalesced(call)))
+        await settle()
+    return tasks
 
 
 async def start_together(coalesced: Coalescer[Any, Any], *calls: Any) -> list[asyncio.Task[Any]]:

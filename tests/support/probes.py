@@ -34,12 +34,6 @@ def workers(server: Server) -> list[int]:
     return sorted(child.pid for child in psutil.Process(server.process.pid).children())
 
 
-def complaints(server: Server) -> list[str]:
-    """Return the warnings and errors of the log, except that there are no API keys."""
-    warnings = [line for line in server.lines() if line["level"] in ("warning", "error")]
-    return [line["event"] for line in warnings if "API_KEYS" not in line["event"]]
-
-
 def fill(url: str) -> None:
     """Empty the tables, and store 100 items for the requests of `every_kind`."""
     script(

@@ -1,8 +1,9 @@
-"""A Redis for one test file, behind a proxy that delays or drops what it forwards."""
+"""A Redis server for one test file, behind a proxy that delays or drops what it forwards."""
 
 import asyncio
 import secrets
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,46 +22,50 @@ IMAGE = "redis:8"
 
 
 class Redis:
-    """A Redis server without persistence: it loses its counts when it stops.
+    """A Redis server and its proxy, which runs in an event loop of its own.
 
     Attributes:
-        url: its address.
+        url: the server's address; it has no fault but `refuse_writes`.
         proxy_url: the address of the proxy.
+        client: a client of the server.
         delay: seconds by which the proxy delays each request and each answer.
         handshake: seconds by which the proxy delays each new connection.
-        is_silent: whether the proxy accepts connections and requests, and forwards nothing.
+        requests: the number of pieces of data that the proxy has received from clients.
     """
 
-    def __init__(self) -> None:
-        self.url = f"redis://127.0.0.1:{free_port()}"
-        self.proxy_url = f"redis://127.0.0.1:{free_port()}"
+    def __init__(self, port: int) -> None:
+        self.url = f"redis://127.0.0.1:{port}"
+        self.client = Client(host="127.0.0.1", port=port)
         self.delay = self.handshake = 0.0
-        self.is_silent = False
-        self._port = int(self.url.rpartition(":")[2])
-        self._proxy_port = int(self.proxy_url.rpartition(":")[2])
-        self.client = Client(host="127.0.0.1", port=self._port)
-        self._command = _server_command(self._port)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever)
-        self._listener: asyncio.Server | None = None
+        self.requests = 0
+        self._port = port
+        self._is_silent = self._is_stopped = False
         self._writers: set[asyncio.StreamWriter] = set()
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        if not self._thread.is_alive():
-            self._thread.start()
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        wait_until(self._answers)
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(TIMEOUT)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.proxy_url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
 
     def stop(self) -> None:
-        """Stop it: its connections break, and new ones are refused."""
-        asyncio.run_coroutine_threadsafe(self._break_off(), self._loop).result(TIMEOUT)
-        if self._process:
-            self._process.terminate()
-            self._process.wait(TIMEOUT)
-            self._process = None
+        """Close all connections, and new ones at once."""
+        self._is_stopped = True
+        asyncio.run_coroutine_threadsafe(self._close_connections(), self._loop).result(TIMEOUT)
+
+    def fall_silent(self) -> None:
+        """Forward nothing, while connections and requests are still accepted."""
+        self._is_silent = True
+
+    def refuse_writes(self) -> None:
+        """Make Redis read-only, as the replica of a server that does not exist."""
+        self.client.replicaof("127.0.0.1", 1)
+
+    def recover(self) -> None:
+        """End every fault; the counts stay, unless Redis was stopped."""
+        self.client.replicaof("NO", "ONE")
+        if self._is_stopped:
+            self.client.flushall()
+        self.delay = self.handshake = 0.0
+        self._is_silent = self._is_stopped = False
 
     def reset(self) -> None:
         """End every fault and delete all counts."""
@@ -68,45 +73,29 @@ class Redis:
         self.client.flushall()
         self.client.script_flush()
 
-    def refuse_writes(self) -> None:
-        """Make it read-only, as the replica of a server that does not exist."""
-        self.client.replicaof("127.0.0.1", 1)
-
-    def take_writes(self) -> None:
-        """End `refuse_writes`."""
-        self.client.replicaof("NO", "ONE")
-
-    def fall_silent(self) -> None:
-        """Forward nothing, while connections and requests are still accepted."""
-        self.is_silent = True
-
-    def recover(self) -> None:
-        """End every fault; the counts stay, unless Redis was stopped."""
-        if self._process is None:
-            self.start()
-        self.delay, self.handshake, self.is_silent = 0.0, 0.0, False
-        self.take_writes()
-
-    def close(self) -> None:
-        """Stop it and its proxy."""
-        self.stop()
-        self.client.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Return whether the server has started."""
         try:
             return bool(self.client.ping())
         except RedisError:
             return False
 
-    async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self._proxy_port)
+    def run(self) -> None:
+        """Run the proxy until `close`."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
-    async def _break_off(self) -> None:
-        if self._listener:
-            self._listener.close()
+    def close(self) -> None:
+        """End `run`."""
+        self.client.close()
+        self._loop.call_soon_threadsafe(self._closing.set)
+
+    async def _serve(self) -> None:
+        async with await asyncio.start_server(self._accept, sock=self._listener):
+            await self._closing.wait()
+            await self._close_connections()
+
+    async def _close_connections(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
         while self._writers:  # noqa: ASYNC110 (each is removed by its own task)
@@ -117,23 +106,45 @@ class Redis:
         self._writers.add(writer)
         try:
             await asyncio.sleep(self.handshake)
+            if self._is_stopped:
+                return
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._port)
             both.add(other_writer)
             self._writers.add(other_writer)
             await asyncio.gather(
-                self._forward(reader, other_writer), self._forward(other_reader, writer)
+                self._forward(reader, other_writer, is_request=True),
+                self._forward(other_reader, writer),
             )
-        except OSError:
-            writer.close()
         finally:
+            writer.transport.abort()
             self._writers -= both
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_request: bool = False
+    ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
-                if not self.is_silent:
+                self.requests += is_request
+                if not self._is_silent:
                     self._loop.call_later(self.delay, writer.write, data)
         writer.close()
+
+
+@contextmanager
+def new_redis() -> Iterator[Redis]:
+    """Run a Redis server and its proxy."""
+    port = free_port()
+    with subprocess.Popen(_server_command(port), stdout=subprocess.DEVNULL) as process:
+        redis = Redis(port)
+        thread = Thread(target=redis.run)
+        thread.start()
+        try:
+            wait_until(redis.answers)
+            yield redis
+        finally:
+            redis.close()
+            thread.join()
+            process.terminate()
 
 
 def _server_command(port: int) -> list[str]:
@@ -153,14 +164,3 @@ def patience() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "REDIS_TIMEOUT", TIMEOUT)
         yield
-
-
-@contextmanager
-def new_redis() -> Iterator[Redis]:
-    """Run a Redis server and its proxy."""
-    redis = Redis()
-    try:
-        redis.start()
-        yield redis
-    finally:
-        redis.close()
