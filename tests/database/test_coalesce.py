@@ -138,10 +138,10 @@ async def test_a_batch_runs_outside_of_its_callers_context() -> None:
 
 async def test_one_bad_call_of_a_batch_fails_alone(db: FakeDatabase) -> None:
     tasks = await start_together(coalescer(db), "good", "bad", "fine")
-    for error in (DataFault(), None, DataFault(), None):
+    for error in (DataFault(), None, DataFault(), DataFault(), None):
         await db.answer(error)
 
-    assert db.batches == [["good", "bad", "fine"], ["good"], ["bad"], ["fine"]]
+    assert db.batches == [["good", "bad", "fine"], ["good"], ["bad", "fine"], ["bad"], ["fine"]]
     assert await outcomes(tasks) == ["answer to good", DataFault, "answer to fine"]
 
 
@@ -272,14 +272,15 @@ async def test_a_caller_cancelled_in_flight_ends_at_once_unnoticed(db: FakeDatab
 
 
 async def test_a_split_batch_leaves_out_cancelled_callers(db: FakeDatabase) -> None:
-    tasks = await start_together(coalescer(db), 1, 2, 3)
+    tasks = await start_together(coalescer(db), 1, 2, 3, 4)
     tasks[0].cancel()
-    await db.answer(DataFault())  # to the batch; 2 is in flight now
-    tasks[2].cancel()
+    await db.answer(DataFault())  # to the batch; the first half is in flight now
+    tasks[3].cancel()
+    await db.answer()
     await db.answer()
 
-    assert db.batches == [[1, 2, 3], [2]]
-    assert outcome(tasks[1]) == "answer to 2"
+    assert db.batches == [[1, 2, 3, 4], [2], [3]]
+    assert [outcome(task) for task in tasks[1:3]] == ["answer to 2", "answer to 3"]
 
 
 async def test_batches_and_callers_end_with_the_event_loop(db: FakeDatabase) -> None:

@@ -213,7 +213,7 @@ async def test_past_the_bound_of_the_queue_requests_get_503_at_once(
                 served += send(1)
                 await wait_for_backends(admin, number)
             served += send(bound)
-            coalescer: Coalescer[Any, Any] = getattr(worker.state.items, call)
+            coalescer: Coalescer[Any, Any] = getattr(state_of(worker).items, call)
             await until(lambda: coalescer.waiting == bound)
             for response in await results(*send(5)):
                 check_unavailable(response)

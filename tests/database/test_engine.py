@@ -85,25 +85,6 @@ async def test_a_lost_connection_is_replaced_without_an_error(
     await engine.dispose()
 
 
-async def test_a_connection_that_arrives_as_its_caller_gives_up_is_closed(
-    engine: AsyncEngine,
-) -> None:
-    waiting = asyncio.create_task(engine.connect().start())
-    connecting: list[asyncio.Task[Any]] = []
-    while not connecting:
-        await asyncio.sleep(0)
-        connecting = [task for task in asyncio.all_tasks() if _name(task) == "_connect"]
-    connecting[0].add_done_callback(lambda done: waiting.cancel())
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-
-    await until(connecting[0].result().is_closed)
-
-
-def _name(task: asyncio.Task[Any]) -> str:
-    return str(getattr(task.get_coro(), "__name__", ""))
-
-
 async def test_the_lifespan_opens_connections_when_needed_and_closes_them(
     settings: Settings, empty_database_url: str
 ) -> None:
