@@ -36,7 +36,7 @@ def errors() -> list[str]:
     with pytest.raises(SystemExit) as stopped:
         get_settings()
     title, *lines = str(stopped.value).splitlines()
-    assert title == "The configuration is wrong:"
+    assert title == "The configuration is invalid:"
     return lines
 
 

@@ -20,7 +20,7 @@ class Variant:
     name: str
     meaning: str
     target: str = "service.main:create_app()"
-    worker: str = "service.worker.Worker"
+    worker: str = "service.server.worker.Worker"
     settings: Mapping[str, str] = field(default_factory=dict)  # environment variables
     arguments: tuple[str, ...] = ()  # of Gunicorn
     scenarios: frozenset[str] = READ
@@ -79,12 +79,6 @@ CHANGES = (
         "log through structlog",
         "logged_through_structlog()",
         "the access log takes structlog's chain of processors",
-        scenarios=EVERY,
-    ),
-    _change(
-        "a write a line",
-        "written_line_by_line()",
-        "each line of the log is a write, instead of one for all of a turn of the event loop",
         scenarios=EVERY,
     ),
     Variant("no access log", "LOG_LEVEL=WARNING", settings=QUIET, scenarios=EVERY),

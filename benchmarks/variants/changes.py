@@ -4,7 +4,6 @@ What has to be replaced is patched for as long as the process lives. `patch` ref
 not there, so that a variant whose ground has moved fails at start-up, and never measures nothing.
 """
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial
@@ -65,14 +64,7 @@ def logged_through_structlog() -> FastAPI:
 
 
 def _structlogs_logger(settings: Settings) -> Callable[..., None]:
-    return partial(structlog.get_logger("service.log").info, "request")
-
-
-def written_line_by_line() -> FastAPI:
-    """Undoes: the lines of one turn of the event loop are one write."""
-    unbuffered = open(sys.stderr.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
-    patch("service.log._stderr", unbuffered).start()
-    return create_app()
+    return partial(structlog.get_logger("service.observability.logs").info, "request")
 
 
 def with_telemetry() -> FastAPI:

@@ -3,6 +3,8 @@
 All answer with the same bytes, as large as an item, and have no database.
 """
 
+from types import SimpleNamespace
+
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
@@ -16,7 +18,6 @@ from service.http.middleware import RequestMiddleware
 from service.http.routing import StrictRoute
 from service.observability.logs import configure_logging, request_logger
 from service.settings import get_settings
-from service.state import state_of
 
 HEADERS = [(b"content-length", b"%d" % len(BODY)), (b"content-type", b"application/json")]
 
@@ -68,5 +69,5 @@ def _app(route_class: type[APIRoute]) -> FastAPI:
     router = APIRouter(route_class=route_class)
     router.get("/items/{item_id}")(get_item)
     app = FastAPI(routes=router.routes)
-    state_of(app).gate = None
+    app.state.service = SimpleNamespace(gate=None)
     return app

@@ -97,7 +97,7 @@ def test_a_malformed_entry_stops_the_start_and_is_not_repeated(
         start(api_keys)
     title, line = str(stopped.value).splitlines()
 
-    assert title == "The configuration is wrong:"
+    assert title == "The configuration is invalid:"
     assert re.fullmatch(r"API_KEYS: entry 1 must \S.*", line)
     assert "hunter" not in line
     assert DIGEST[:8] not in line.lower()

@@ -113,7 +113,7 @@ def test_wrong_settings_stop_a_command(command: str) -> None:
 
     assert result.exit_code == 1
     title, *errors = result.output.splitlines()
-    assert title == "The configuration is wrong:"
+    assert title == "The configuration is invalid:"
     assert [error.partition(": ")[0] for error in errors] == ["POOL_SIZE", "PORT"]
 
 

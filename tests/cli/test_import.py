@@ -33,7 +33,7 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"name": "Lamp"', ""),
     (b"[" * 100_000, ""),
     (b'{"name": "tab\there"}', ""),
-    (b'{"name": "\\ud800"}', "name"),
+    (b'{"": "\\ud800"}', "name"),
     (b'{"name": "\xff"}', ""),
     (b'[{"name": "Lamp"}]', ""),
     (b"{}", "name"),

@@ -89,7 +89,7 @@ def test_every_line_of_the_log_is_json(life: Life) -> None:
         ("started", 2),
         ("stopped", 2),
         ("connection_budget", 1),
-        ("Everyone may do everything: API_KEYS is not set", 1),
+        ("API_KEYS is not set: every client may read and write", 1),
         ("Invalid HTTP request received.", 1),
     ],
 )

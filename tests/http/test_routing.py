@@ -11,7 +11,6 @@ from service.main import create_app
 from service.schemas.item import ItemCreate
 from service.schemas.item_list import ItemListQuery
 from service.settings import Settings
-from service.state import state_of
 from tests.support.apps import client_of, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -91,7 +90,7 @@ async def test_direct_calls_and_fastapi_give_the_same_responses(settings: Settin
 @pytest.mark.parametrize("where", ["route", "router", "include"])
 async def test_a_dependency_runs_wherever_it_is_declared(settings: Settings, where: str) -> None:
     app = FastAPI()
-    state_of(app).settings, state_of(app).gate = settings, None
+    app.state.service = Mock(settings=settings, gate=None)
     dependencies = {where: [Depends(refuse)]}
     router = APIRouter(route_class=StrictRoute, dependencies=dependencies.get("router"))
 

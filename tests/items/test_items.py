@@ -118,7 +118,7 @@ async def test_every_call_on_a_missing_item_returns_404(client: httpx.AsyncClien
             answer = await client.request(method, f"/items/{id_}{query}", json=body)
 
             problem = check_problem(answer, 404, "not-found")
-            assert problem["detail"] == "There is no such item"
+            assert problem["detail"] == "There is no item with this id"
 
 
 async def test_put_replaces_the_item_and_resets_what_is_left_out(

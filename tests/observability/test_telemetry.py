@@ -52,7 +52,7 @@ import httpx2
 from service.observability import traces
 from service.main import create_app
 
-telemetry.LAST_WORDS = 60  # for a busy machine
+traces.SHUTDOWN_TIMEOUT = 60  # for a busy machine
 
 async def main():
     app = create_app()
