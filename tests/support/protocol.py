@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from service.overload import Refusals
 from service.transport import ServiceProtocol
-from tests.support.client import Answer, encode
+from tests.support.client import Answer, encode, read_answer
 from tests.support.waiting import TIMEOUT, until
 
 SHORT = 0.1  # seconds: a timeout that is to pass
@@ -64,11 +64,7 @@ class Connection:
     async def receive(self, method: str = "GET") -> Answer:
         """Wait for the response to a request of this method."""
         async with asyncio.timeout(TIMEOUT):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            first, *lines = head.decode("latin-1").lower().splitlines()[:-1]
-            headers = dict(line.split(": ", 1) for line in lines)
-            size = 0 if method == "HEAD" else int(headers.get("content-length", 0))
-            return Answer(int(first.split()[1]), headers, await self.reader.readexactly(size))
+            return await read_answer(self.reader, method)
 
     async def rest(self) -> bytes:
         """Wait until the server has closed the connection; return what it still sent."""
@@ -132,12 +128,6 @@ class Server:
         """End all connections, as uvicorn does when the worker ends."""
         for protocol in self.state.connections:
             protocol.shutdown()
-
-
-def with_headers(number: int) -> bytes:
-    """Return a good request with `number` headers, of which one is Host."""
-    headers = b"".join(b"X-%d: x\r\n" % n for n in range(number - 1))
-    return GET[:-2] + headers + b"\r\n"
 
 
 def post(*headers: str, body: bytes) -> bytes:
