@@ -72,40 +72,33 @@ def workers(server: Server) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children()
 
 
-def files_of(worker: psutil.Process) -> set[Path]:
-    """Return the files in which a worker counts."""
-    return {Path(f.path) for f in worker.open_files() if f.path.endswith(f"{worker.pid}.db")}
-
-
-def both_count(server: Server) -> bool:
-    """Whether each worker has served a request."""
-    kinds = [{file.name.partition("_")[0] for file in files_of(each)} for each in workers(server)]
-    return len(kinds) == 2 and all("histogram" in kind for kind in kinds)
+def folders(server: Server) -> set[Path]:
+    """Return where the workers count; nothing until each of them has served a request."""
+    found = [
+        {Path(file.path).parent for file in worker.open_files() if "/histogram_" in file.path}
+        for worker in workers(server)
+    ]
+    return set.union(*found) if len(found) == 2 and all(found) else set()
 
 
 def ask_both(server: Server) -> int:
     """Send requests until each worker has served one; return how many were sent."""
     sent = 0
 
-    def is_enough() -> bool:
+    def have_both_served() -> bool:
         nonlocal sent
         assert ask(server) == 404
         sent += 1
-        return both_count(server)
+        return bool(folders(server))
 
-    wait_until(is_enough)
+    wait_until(have_both_served)
     return sent
-
-
-def owners(folder: Path) -> set[str]:
-    """Return the processes that have files."""
-    return {file.stem.rpartition("_")[2] for file in folder.glob("*.db")}
 
 
 def test_counts_are_summed_over_workers_and_survive_them(database_url: str, server: Server) -> None:
     sent = ask_both(server)
     wait_until(lambda: count(server) == sent)
-    (folder,) = {file.parent for worker in workers(server) for file in files_of(worker)}
+    (folder,) = folders(server)
     old = workers(server)
     with holding(database_url, "BEGIN; LOCK TABLE items"), ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(ask, server) for _ in range(4)]
@@ -123,7 +116,8 @@ def test_counts_are_summed_over_workers_and_survive_them(database_url: str, serv
     wait_until(lambda: gauge(server, "database_connections_max") == 2 * (3 + 10))
     sent += ask_both(server)
     wait_until(lambda: count(server) == sent)
-    assert owners(folder) == {"dead", *(str(worker.pid) for worker in workers(server))}
+    owners = {file.stem.rpartition("_")[2] for file in folder.glob("*.db")}
+    assert owners == {"dead", *(str(worker.pid) for worker in workers(server))}
 
 
 def test_files_of_ended_processes_are_joined_but_not_during_a_scrape(
