@@ -35,7 +35,7 @@ from tests.support.batches import (
     wait_for_backends,
 )
 from tests.support.samples import LAMP
-from tests.support.waiting import until
+from tests.support.waiting import TIMEOUT, until
 
 SEARCH = ItemQuery(ItemFilter(q="a"))
 
@@ -43,6 +43,7 @@ SEARCH = ItemQuery(ItemFilter(q="a"))
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Timeouts longer than any lock of these tests."""
+    settings.request_timeout = TIMEOUT
     return tolerate_locks(settings, monkeypatch)
 
 

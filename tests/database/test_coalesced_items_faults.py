@@ -22,6 +22,7 @@ from service.settings import Settings
 from tests.support.apps import no_complaints, serving, tolerate_locks
 from tests.support.batches import (
     OURS,
+    cancel_blocked,
     check_unavailable,
     end_blocked,
     locked_items,
@@ -34,6 +35,7 @@ from tests.support.batches import (
 )
 from tests.support.processes import connection
 from tests.support.samples import LAMP
+from tests.support.waiting import TIMEOUT
 
 SEARCH = ItemQuery(ItemFilter(q="a"))
 
@@ -41,6 +43,7 @@ SEARCH = ItemQuery(ItemFilter(q="a"))
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Timeouts longer than any lock of these tests."""
+    settings.request_timeout = TIMEOUT
     return tolerate_locks(settings, monkeypatch)
 
 
@@ -119,7 +122,7 @@ async def test_a_statement_that_timed_out_is_not_sent_again(
         async with locked_items(database_url):
             requests = start(client.get("/items/1"), client.post("/items", json=LAMP))
             await wait_for_backends(admin, 2)
-            await end_blocked(admin, "pg_cancel_backend")  # the same error as of a timeout
+            await cancel_blocked(admin)
             for response in await results(*requests):
                 check_unavailable(response)
 

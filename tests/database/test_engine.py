@@ -90,9 +90,10 @@ async def test_a_connection_that_arrives_as_its_caller_gives_up_is_closed(
 ) -> None:
     waiting = asyncio.create_task(engine.connect().start())
     connecting: list[asyncio.Task[Any]] = []
-    while not connecting:
-        await asyncio.sleep(0)
-        connecting = [task for task in asyncio.all_tasks() if _name(task) == "_connect"]
+    async with asyncio.timeout(TIMEOUT):
+        while not connecting:
+            await asyncio.sleep(0)
+            connecting = [task for task in asyncio.all_tasks() if _name(task) == "_connect"]
     connecting[0].add_done_callback(lambda done: waiting.cancel())
     with pytest.raises(asyncio.CancelledError):
         await waiting
