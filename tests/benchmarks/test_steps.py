@@ -1,9 +1,5 @@
 """`benchmarks steps`: its variants respond as the service does, and differences are computed."""
 
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +11,10 @@ from gunicorn.util import import_app
 
 from benchmarks.results import Measurement
 from benchmarks.servers import serve
-from benchmarks.steps.figures import cpu_difference, merged, percent_more
+from benchmarks.steps.figures import cpu_difference, percent_more
 from benchmarks.variants.catalog import CHANGES, LADDER, SERVICE, VARIANTS, Variant
 from service.settings import Settings, get_settings
 from tests.support.apps import client_of, serving
-from tests.support.commands import ROOT, clean_environment
 from tests.support.samples import LAMP
 
 load: Callable[[str], Any] = import_app  # as Gunicorn does it
@@ -92,30 +87,3 @@ def test_a_difference_is_taken_within_each_round() -> None:
 
     assert cpu_difference(other, base) == "~ +1.0 (-71.0 to +3.0)"
     assert percent_more(other[:2], base, "rate") == "-15.0 (-20.0 to -10.0)"
-
-
-def test_several_turns_of_one_round_count_as_their_median() -> None:
-    turns = [measurement(1, rate, 80) for rate in (900, 1200, 1000)]
-    second = measurement(2, 7, 8)
-
-    assert merged([*turns, second]) == [measurement(1, 1000, 80), second]
-
-
-@pytest.mark.soak
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_a_small_run(server_url: str, tmp_path: Path) -> None:
-    options = ["--quick", "--rows", "1000", "--only", "bare", "--database", server_url]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "steps", *options, "--out", str(tmp_path)],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "steps.json").read_text())
-    assert {m["app"] for m in report["measurements"]} == {"the service", "bare"}
-    assert all(m["rate"] and not m["errors"] for m in report["measurements"])
-    assert report["memory"]["the service"]["worker_rss"] > 0

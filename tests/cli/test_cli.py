@@ -135,9 +135,8 @@ def test_seed_adds_demo_items(own_database_url: str) -> None:
     assert row == (12345, 12345, True, True, True, True, 12345.0)
 
 
-@pytest.mark.parametrize("rows", ["0", "many"])
-def test_seed_requires_a_positive_number_of_rows(rows: str) -> None:
-    result = items("seed", "--rows", rows)
+def test_seed_requires_a_positive_number_of_rows() -> None:
+    result = items("seed", "--rows", "0")
 
     assert result.exit_code == 2
     assert "--rows" in result.output

@@ -14,7 +14,7 @@ from structlog.typing import EventDict
 from service.cli.budget import tell_connection_budget
 from service.settings import Settings
 from tests.support.commands import items
-from tests.support.processes import connection, query, script
+from tests.support.processes import connection, script
 
 UNREACHABLE = "postgresql://me:hunter2@127.0.0.1:1/nothing"
 
@@ -25,18 +25,6 @@ def settings(settings: Settings, empty_database_url: str) -> Settings:
     settings.database_url = SecretStr(empty_database_url)
     settings.web_concurrency, settings.pool_size, settings.max_overflow = 3, 2, 1
     return settings
-
-
-@pytest.fixture
-def server_limit(empty_database_url: str) -> int:
-    """The connections that the server leaves for roles without privileges."""
-    rows = query(
-        empty_database_url,
-        "SELECT name, setting::int FROM pg_settings"
-        r" WHERE name ~ '^(max|superuser_reserved|reserved)_connections$'",
-    )
-    limits: dict[str, int] = dict(rows)
-    return limits.pop("max_connections") - sum(limits.values())
 
 
 @pytest.fixture
@@ -57,35 +45,36 @@ async def logged(settings: Settings) -> EventDict:
     return line
 
 
-async def test_a_sufficient_limit_is_logged_with_the_number_of_replicas(
-    settings: Settings, server_limit: int
+async def test_the_limit_of_the_server_is_logged_with_the_number_of_replicas(
+    settings: Settings, empty_database_url: str
 ) -> None:
+    async with connection(empty_database_url) as admin:
+        rows = await admin.fetch(
+            "SELECT name, setting::int FROM pg_settings"
+            r" WHERE name ~ '^(max|superuser_reserved|reserved)_connections$'"
+        )
+    limits: dict[str, int] = dict(rows)
+    available = limits.pop("max_connections") - sum(limits.values())
+
     assert await logged(settings) == {
         "event": "connection_budget",
         "log_level": "info",
         "needed": 9,
-        "available": server_limit,
-        "replicas": server_limit // 9,
+        "available": available,
+        "replicas": available // 9,
     }
 
 
-async def test_an_insufficient_limit_is_a_warning_that_names_the_settings(
-    settings: Settings, server_limit: int
+async def test_too_low_a_limit_of_the_role_is_a_warning_that_names_the_settings(
+    settings: Settings, limited_role: str
 ) -> None:
-    settings.web_concurrency, settings.pool_size, settings.max_overflow = 1, server_limit, 1
-    line = await logged(settings)
-
-    assert (line["event"], line["log_level"]) == ("too_few_connections", "warning")
-    assert (line["needed"], line["available"]) == (server_limit + 1, server_limit)
-    for setting in ("WEB_CONCURRENCY", "POOL_SIZE", "MAX_OVERFLOW", "max_connections"):
-        assert setting in line["hint"]
-
-
-async def test_the_limit_of_the_role_counts(settings: Settings, limited_role: str) -> None:
     settings.database_url = SecretStr(limited_role)
     line = await logged(settings)
 
-    assert (line["event"], line["needed"], line["available"]) == ("too_few_connections", 9, 4)
+    assert (line["event"], line["log_level"]) == ("too_few_connections", "warning")
+    assert (line["needed"], line["available"]) == (9, 4)
+    for setting in ("WEB_CONCURRENCY", "POOL_SIZE", "MAX_OVERFLOW", "max_connections"):
+        assert setting in line["hint"]
 
 
 @pytest.mark.parametrize(("limit", "event"), [(9, "connection_budget"), (8, "too_few_connections")])

@@ -89,14 +89,6 @@ async def test_a_call_made_while_the_senders_end_is_sent(db: FakeDatabase, turns
     assert await outcomes(tasks) == answers(1, 2, 3)
 
 
-async def test_a_batch_holds_at_most_max_set_calls_in_order_of_arrival(db: FakeDatabase) -> None:
-    tasks = await start_together(coalescer(db, max_set=3), *range(8))
-    await db.answer_all()
-
-    assert db.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    assert await outcomes(tasks) == answers(*range(8))
-
-
 async def test_a_slow_batch_does_not_delay_the_others(db: FakeDatabase) -> None:
     slow, *fast = await start_together(coalescer(db, max_set=1, max_sets=3), *range(6))
     in_flight = []

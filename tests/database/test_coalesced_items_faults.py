@@ -1,7 +1,6 @@
 """The coalesced calls on items when callers disconnect, connections break, or the database goes."""
 
 import asyncio
-import random
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.crud import item as crud
-from service.database.faults import is_data_fault, is_lost
+from service.database.faults import is_lost
 from service.domain.item import ItemFilter, ItemQuery
 from service.main import create_app
 from service.routers.item import ItemCalls
@@ -24,6 +23,7 @@ from service.state import state_of
 from tests.support.apps import connections_in_use, no_complaints, serving, tolerate_locks
 from tests.support.batches import (
     OURS,
+    cancel_blocked,
     check_unavailable,
     end_blocked,
     locked_items,
@@ -36,6 +36,7 @@ from tests.support.batches import (
 )
 from tests.support.processes import connection
 from tests.support.samples import LAMP
+from tests.support.waiting import TIMEOUT
 
 SEARCH = ItemQuery(ItemFilter(q="a"))
 
@@ -43,6 +44,7 @@ SEARCH = ItemQuery(ItemFilter(q="a"))
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Timeouts longer than any lock of these tests."""
+    settings.request_timeout = TIMEOUT
     return tolerate_locks(settings, monkeypatch)
 
 
@@ -50,54 +52,6 @@ def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 async def nothing_unretrieved() -> AsyncIterator[None]:
     async with no_complaints():
         yield
-
-
-@pytest.mark.parametrize("seed", range(2))
-async def test_any_caller_may_be_cancelled_at_any_moment(
-    app: FastAPI, calls: ItemCalls, admin: Any, seed: int
-) -> None:
-    chance = random.Random(seed)
-    ids = await store(app, 100)
-    tasks = len(asyncio.all_tasks())
-    made: list[tuple[str, Any, asyncio.Task[Any]]] = []
-    for number in range(200):
-        kind = chance.choice(["get", "create", "create bad", "list", "search"])
-        if kind == "get":
-            call: Any = chance.choice(ids)
-            (task,) = start(calls.get(call))
-        elif kind in ("list", "search"):
-            filter_ = ItemFilter(q="item" if kind == "search" else None)
-            call = ItemQuery(filter_, page=chance.randint(1, 50), per_page=2)
-            (task,) = start(calls.list(call))
-        else:
-            call = {"name": f"New {number}", "price": -1 if kind == "create bad" else 1}
-            (task,) = start(calls.create(call))
-        made.append((kind, call, task))
-        if chance.random() < 0.1:
-            await asyncio.sleep(chance.choice([0, 0.001, 0.005]))
-        if chance.random() < 0.5:
-            chance.choice(made)[2].cancel()
-    await results(*(task for *_, task in made))
-
-    names = Counter(row["name"] for row in await admin.fetch("SELECT name FROM items"))
-    for kind, call, task in made:
-        if task.cancelled():
-            assert kind != "create" or names[call["name"]] <= 1
-        elif kind == "get":
-            assert task.result().id == call
-        elif kind == "create":
-            assert task.result().name == call["name"]
-            assert names[call["name"]] == 1
-        elif kind == "create bad":
-            error = task.exception()
-            assert isinstance(error, Exception)
-            assert is_data_fault(error)
-            assert names[call["name"]] == 0
-        else:
-            first = (call.page - 1) * 2
-            assert [item.id for item in task.result().items] == ids[first : first + 2]
-    assert any(task.cancelled() for *_, task in made)
-    await until_nothing_is_held(app, tasks)
 
 
 async def test_disconnected_clients_leak_no_connection_and_disturb_no_other(
@@ -169,7 +123,7 @@ async def test_a_statement_that_timed_out_is_not_sent_again(
         async with locked_items(database_url):
             requests = start(client.get("/items/1"), client.post("/items", json=LAMP))
             await wait_for_backends(admin, 2)
-            await end_blocked(admin, "pg_cancel_backend")  # the same error as of a timeout
+            await cancel_blocked(admin)
             for response in await results(*requests):
                 check_unavailable(response)
 

@@ -96,7 +96,7 @@ async def test_get_db_rolls_back_on_an_error(app: FastAPI, client: httpx.AsyncCl
 def small_pool(settings: Settings) -> Settings:
     """A pool of 3 connections, of which sessions take two; one more session may wait."""
     settings.pool_size, settings.max_overflow, settings.queue_limit = 2, 1, 1
-    settings.pool_timeout = TIMEOUT
+    settings.pool_timeout = settings.request_timeout = TIMEOUT
     return settings
 
 

@@ -1,6 +1,7 @@
 """StrictRoute calls plain operations directly and leaves others to FastAPI, with equal results."""
 
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Response

@@ -92,12 +92,13 @@ async def fill_slots(stack: AsyncExitStack, server: uvicorn.Server) -> None:
 
 
 async def check_all_is_free(app: FastAPI, server: uvicorn.Server) -> None:
-    """Wait until no connection of the pool is in use; assert that every slot is free."""
+    """Wait until no connection of the pool is in use; assert that exactly the slots are free."""
     await until(lambda: connections_in_use(app) == 0)
     async with state_of(app).engine.connect() as conn:
         assert await conn.scalar(text(f"SELECT count(*) {EXPORTING}")) == 0
     async with AsyncExitStack() as stack:
         await fill_slots(stack, server)
+        assert await status(await stack.enter_async_context(asking(server))) == 503
 
 
 async def check_no_complaint(

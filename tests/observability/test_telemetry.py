@@ -39,9 +39,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "unsampled": {"url": "/items", "headers": UNSAMPLED},
     "untraced": {"url": "/items"},
     "untraced-too": {"url": "/items"},
-    "malformed-1": {"url": "/items/0", "headers": {"traceparent": "nonsense"}},
-    "malformed-2": {"url": "/items/0", "headers": {"traceparent": f"00-{'0' * 32}-{PARENT}-01"}},
-    "malformed-3": {"url": "/items/0", "headers": {"traceparent": f"00-{TRACE}-{'0' * 16}-01"}},
+    "malformed": {"url": "/items/0", "headers": {"traceparent": f"00-{TRACE}-{'0' * 16}-01"}},
     "secret-1": {"method": "POST", "url": "/items", "json": {"name": SECRET}, "headers": SECRETS},
     "secret-2": {"url": f"/items?q={SECRET}&page=1"},
     "secret-3": {"url": f"/made-up?x={SECRET}"},
@@ -153,6 +151,7 @@ def test_a_request_is_a_span_of_the_trace_it_came_with(outcome: Outcome) -> None
     assert attributes(span)["http.route"] == "/items/{item_id}"
     assert attributes(span)["http.response.status_code"] == 404
     assert {resource["service.name"] for resource in outcome.collector.resources} == {"items-test"}
+    assert outcome.span("traced-404").name == "GET"  # not the path, which a client made up
 
 
 def test_every_line_about_a_request_names_its_trace(outcome: Outcome) -> None:
@@ -165,17 +164,13 @@ def test_every_line_about_a_request_names_its_trace(outcome: Outcome) -> None:
 
 
 def test_a_request_without_a_valid_trace_begins_one(outcome: Outcome) -> None:
-    ids = ("untraced", "untraced-too", "malformed-1", "malformed-2", "malformed-3")
+    ids = ("untraced", "untraced-too", "malformed")
     lines = [outcome.line(id_) for id_ in ids]
 
     assert len({line["trace_id"] for line in lines} - {TRACE, "0" * 32}) == len(ids)
     for line in lines:
         assert re.fullmatch(r"[0-9a-f]{32}", line["trace_id"])
         assert re.fullmatch(r"[0-9a-f]{16}", line["span_id"])
-
-
-def test_an_unknown_path_does_not_name_a_span(outcome: Outcome) -> None:
-    assert outcome.span("traced-404").name == "GET"
 
 
 def test_nothing_that_a_client_sends_is_sent_on(outcome: Outcome) -> None:
@@ -230,7 +225,6 @@ def test_an_exporter_complains_once_a_minute(monkeypatch: pytest.MonkeyPatch) ->
     ("environment", "is_on"),
     [
         ({}, False),
-        ({"OTEL_SERVICE_NAME": "items"}, False),
         ({ENDPOINT: ""}, False),
         ({ENDPOINT: COLLECTOR}, True),
         ({TRACES: COLLECTOR}, True),
@@ -252,28 +246,18 @@ def test_the_standard_variables_switch_it(
     assert set(traces.options().values()) == {is_on, False}
 
 
-@pytest.mark.parametrize(
-    ("environment", "is_reported"),
-    [
-        ({}, False),
-        ({ENDPOINT: COLLECTOR, "OTEL_SDK_DISABLED": "true"}, False),
-        ({ENDPOINT: COLLECTOR, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, True),
-    ],
-    ids=["no endpoint", "disabled", "unknown protocol"],
-)
+@pytest.mark.parametrize(("protocol", "reports"), [("", 0), ("grpc", 1)])
 async def test_when_off_there_is_no_provider_and_no_field(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    environment: dict[str, str],
-    is_reported: bool,
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, protocol: str, reports: int
 ) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    if protocol:
+        monkeypatch.setenv(ENDPOINT, COLLECTOR)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     async with logged_client(settings) as (client, log):
         answer = await client.get("/items/0", headers=GIVEN)
         line = await log.line_of(answer)
 
     assert answer.status_code == 404
     assert "trace_id" not in line
-    assert len(log.events("telemetry_off")) == is_reported
+    assert len(log.events("telemetry_off")) == reports
     assert type(trace.get_tracer_provider()).__name__ == "ProxyTracerProvider"

@@ -45,9 +45,14 @@ async def wait_for_backends(admin: Any, number: int, which: str = BLOCKED) -> No
             await asyncio.sleep(0.01)
 
 
-async def end_blocked(admin: Any, function: str = "pg_terminate_backend") -> None:
-    """End the blocked backends; with `pg_cancel_backend`, only their statements."""
-    await admin.execute(f"SELECT {function}(pid) {BLOCKED}")
+async def end_blocked(admin: Any) -> None:
+    """End the blocked backends, and wait until they are gone."""
+    await admin.execute(f"SELECT pg_terminate_backend(pid, {TIMEOUT * 1000:.0f}) {BLOCKED}")
+
+
+async def cancel_blocked(admin: Any) -> None:
+    """Cancel the blocked statements, as the statement timeout does."""
+    await admin.execute(f"SELECT pg_cancel_backend(pid) {BLOCKED}")
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Client:
         reader, _ = await self.connect()
         try:
             async with asyncio.timeout(TIMEOUT):
-                answer = await _read_answer(reader, method)
+                answer = await read_answer(reader, method)
         except asyncio.IncompleteReadError as exc:
             self.close()
             raise ConnectionResetError("closed without a whole answer") from exc
@@ -122,7 +122,8 @@ def encode(
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-async def _read_answer(reader: asyncio.StreamReader, method: str) -> Answer:
+async def read_answer(reader: asyncio.StreamReader, method: str) -> Answer:
+    """Read the response to a request of this method."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head[:-4].decode("latin-1").split("\r\n")
     headers = {}

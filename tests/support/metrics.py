@@ -33,6 +33,11 @@ async def scrape(client: httpx.AsyncClient) -> Samples:
     return parse(answer.text)
 
 
+def grown(before: Samples, after: Samples, name: str, **labels: str) -> float:
+    """Return how much one sample has grown."""
+    return value(after, name, **labels) - value(before, name, **labels)
+
+
 async def scrape_until(
     client: httpx.AsyncClient, condition: Callable[[Samples], object]
 ) -> Samples:
