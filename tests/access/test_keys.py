@@ -101,6 +101,12 @@ def test_the_error_names_the_malformed_entry_by_number(start: Callable[[str], Se
         start(f"\n{entry('one')};\n{entry('two')}\n\n{entry('three', scopes='none')}\n")
 
 
+def test_api_keys_without_an_entry_stop_the_start(start: Callable[[str], Settings]) -> None:
+    # A secret file left empty by mistake must not let everyone in.
+    with pytest.raises(SystemExit, match="API_KEYS: must have at least one entry"):
+        start(" ;\n")
+
+
 def test_neither_errors_nor_settings_show_a_digest() -> None:
     with pytest.raises(ValidationError) as wrong:
         Settings.model_validate({"api_keys": entry(scopes="hunter2")})

@@ -17,14 +17,10 @@ from gunicorn.glogging import Logger
 from service.server.worker import Worker
 from tests.support.commands import items
 from tests.support.processes import Server, query, running
+from tests.support.unfinished import BODY, unfinished_request
 from tests.support.waiting import TIMEOUT, wait_until
 
 SECRET = "hunter2"
-BODY = b'{"name": "Sent last"}'
-HEAD = (
-    "POST /items HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(BODY)}\r\nExpect: 100-continue\r\n\r\n"
-)
 
 
 @dataclass
@@ -42,7 +38,13 @@ class Life:
 @pytest.fixture(scope="module")
 def life(database_url: str) -> Life:
     """Start a server, send it good and bad requests, and stop it in the middle of one."""
-    environment = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2"}
+    environment = {
+        "DATABASE_URL": database_url,
+        "WEB_CONCURRENCY": "2",
+        # For a busy machine, on which the request in flight takes longer.
+        "REQUEST_TIMEOUT": str(TIMEOUT),
+        "GUNICORN_CMD_ARGS": f"--graceful-timeout {TIMEOUT:.0f}",
+    }
     with running("serve", env=environment) as server:
         port = httpx.URL(server.url).port or 0
         wait_until(lambda: len(server.events("started")) == 2)
@@ -53,9 +55,7 @@ def life(database_url: str) -> Life:
             assert b" 400 " in broken.recv(1000)
         wait_until(lambda: metrics_folders(server))
         (folder,) = metrics_folders(server)
-        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
-            client.sendall(HEAD.encode())
-            assert client.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+        with unfinished_request(server) as client:
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: server.events("Shutting down"))
             client.sendall(BODY)

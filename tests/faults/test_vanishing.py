@@ -26,7 +26,7 @@ RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing the connection resets 
 PATIENT = {"REQUEST_TIMEOUT": "600", "STATEMENT_TIMEOUT_MS": "600000"}
 
 
-@pytest.mark.parametrize("waves", [6, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("waves", [6, pytest.param(200, marks=pytest.mark.soak)])
 def test_clients_that_disconnect_leave_nothing_behind(database_url: str, waves: int) -> None:
     fill(database_url)
     script(database_url, INSERT_BIG.format(BIG))

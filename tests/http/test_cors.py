@@ -20,8 +20,8 @@ SECURITY = {
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """The settings of a service that the scripts of two sites may call."""
-    settings.cors_origins = (SITE, "http://localhost:3000")
-    return settings
+    origins = f"{SITE}, http://localhost:3000"
+    return Settings.model_validate(settings.model_dump() | {"cors_origins": origins})
 
 
 async def preflight(

@@ -20,7 +20,7 @@ ALLOWED = [
     "API.Example.COM:8000",
     "shop.example.org",
     "[2001:DB8::1]:8000",
-    "127.0.0.1:8000",
+    "127.0.0.1:",
 ]
 # The values of each Host header of a request.
 OTHERS = [
@@ -32,6 +32,7 @@ OTHERS = [
     ["2001:db8::1"],
     ["[2001:db8::1"],
     ["evil.com:api.example.com"],
+    ["api.example.com:evil.com"],
     ["evil.com@api.example.com"],
     ["api.example.com, evil.com"],
     [":8000"],

@@ -8,7 +8,9 @@ import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.crud import idempotency as crud
 from service.database.engine import transactional
 from service.main import create_app
 from service.settings import Settings
@@ -114,6 +116,19 @@ async def test_a_key_in_use_is_a_409_that_says_when_to_retry(
     assert is_replay(again)
     assert again.content == first.content
     assert await stored(app) == (3, 2)
+
+
+async def test_a_request_tries_again_to_lock_its_key(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = iter([False])  # of the first try
+
+    async def try_lock(session: AsyncSession, owner: str, key: str) -> bool:
+        return next(results, True)
+
+    monkeypatch.setattr(crud, "try_lock", try_lock)
+
+    assert not is_replay(await post(client, "/items", "k"))
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -95,27 +95,6 @@ async def test_update_changes_each_item_once_and_no_other(conn: AsyncConnection)
     assert await all_items(conn) == [changed[2], two, changed[0]]
 
 
-async def test_update_moves_only_the_time_of_the_last_change(conn: AsyncConnection) -> None:
-    (item,) = await create(conn, "One")
-    await conn.commit()
-
-    (changed,) = await crud.update_many(conn, [item.id], {"name": "Uno"})
-
-    assert changed is not None
-    assert changed.created_at == item.created_at
-    assert changed.updated_at > item.updated_at
-
-
-async def test_update_with_a_bad_value_changes_none_of_its_set(conn: AsyncConnection) -> None:
-    created = await create(conn, "One", "Two")
-
-    with pytest.raises(DBAPIError):
-        async with conn.begin_nested():
-            await crud.update_many(conn, [item.id for item in created], {"price": Decimal(-1)})
-
-    assert await all_items(conn) == created
-
-
 async def test_deactivate_keeps_the_item_and_increments_its_version_once(
     conn: AsyncConnection,
 ) -> None:
@@ -145,13 +124,6 @@ async def test_copy_stores_what_create_would(conn: AsyncConnection) -> None:
     for copy, original in zip(copied, created, strict=True):
         copy.id = original.id
     assert copied == created
-
-
-async def test_copy_is_part_of_the_transaction(conn: AsyncConnection) -> None:
-    await crud.copy_many(conn, [LAMP])
-    await conn.rollback()
-
-    assert await all_items(conn) == []
 
 
 async def test_each_function_takes_an_empty_set(conn: AsyncConnection) -> None:

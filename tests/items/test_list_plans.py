@@ -191,3 +191,25 @@ async def test_an_index_serves_each_sort_however_deep_the_cursor(
 
         for explain in (plan_of, generic_plan_of):
             check_is_served(await explain(large, statement, parameters), INDEXES[key])
+
+
+@pytest.mark.parametrize(
+    ("query", "is_expensive"),
+    [
+        (ItemQuery(), False),
+        (ItemQuery(sort="-price", after=(None, 1)), False),
+        (ItemQuery(page=51, per_page=20), False),
+        (ItemQuery(page=52, per_page=20), True),
+        (ItemQuery(count="none"), False),
+        (ItemQuery(count="exact"), True),
+        (ItemQuery(ItemFilter(is_active=True), "-id"), False),
+        (ItemQuery(ItemFilter(is_active=True), "name"), True),
+        (ItemQuery(ItemFilter(q="")), True),
+        (ItemQuery(ItemFilter(is_active=True, q="a")), True),
+    ],
+    ids=str,
+)
+def test_searches_deep_pages_and_exact_counts_run_apart_from_other_lists(
+    query: ItemQuery, is_expensive: bool
+) -> None:
+    assert crud.is_expensive(query) == is_expensive

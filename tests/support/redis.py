@@ -30,14 +30,14 @@ class Redis:
         client: a client of the server.
         delay: seconds by which the proxy delays each request and each answer.
         handshake: seconds by which the proxy delays each new connection.
-        requests: the number of pieces of data that the proxy has received from clients.
+        attempts: the number of connections and requests that the proxy has received.
     """
 
     def __init__(self, port: int) -> None:
         self.url = f"redis://127.0.0.1:{port}"
         self.client = Client(host="127.0.0.1", port=port)
         self.delay = self.handshake = 0.0
-        self.requests = 0
+        self.attempts = 0
         self._port = port
         self._is_silent = self._is_stopped = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -102,6 +102,7 @@ class Redis:
             await asyncio.sleep(0.01)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.attempts += 1
         both = {writer}
         self._writers.add(writer)
         try:
@@ -124,7 +125,7 @@ class Redis:
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
-                self.requests += is_request
+                self.attempts += is_request
                 if not self._is_silent:
                     self._loop.call_later(self.delay, writer.write, data)
         writer.close()
