@@ -215,23 +215,52 @@ async def test_a_client_that_does_not_read_an_export_loses_its_connection(
     assert connections(app) == 0
 
 
-async def test_a_stream_may_take_longer_than_the_deadline(
-    app: FastAPI, client: httpx.AsyncClient
-) -> None:
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield b"begin"
-        await asyncio.sleep(DEADLINE)  # the deadline began before, so it would pass before
-        yield b"end"
+def add_stream(app: FastAPI, chunks: AsyncGenerator[bytes, None]) -> Stream:
+    """Add /stream, which sends `chunks` once, and return its response."""
+    response = Stream(chunks, DEADLINE, "text/plain")
 
     async def stream(request: Request) -> Response:
-        return await Stream(chunks(), TIMEOUT, "text/plain").begin()
+        return await response.begin()
+
+    app.router.routes.append(Route("/stream", stream))
+    return response
+
+
+async def test_a_stream_may_take_longer_than_the_deadline(
+    app: FastAPI, server: uvicorn.Server
+) -> None:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"1"
+        response.timeout = TIMEOUT
+        yield b"2"
+        await asyncio.sleep(DEADLINE)  # every timer so far began before, so it would end before
+        yield b"3"
 
     before = exceeded()
-    app.router.routes.append(Route("/stream", stream))
-    answer = await client.get("/stream")
+    response = add_stream(app, chunks())
+    async with web_client(server) as client:
+        answer = await client.get("/stream")
 
-    assert (answer.status_code, answer.text) == (200, "beginend")
+    assert (answer.status_code, answer.text) == (200, "123")
     assert exceeded() == before
+
+
+async def test_a_stream_whose_next_part_does_not_come_in_time_is_broken_off(
+    app: FastAPI, server: uvicorn.Server
+) -> None:
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"1"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    add_stream(app, chunks())
+    async with asking(server, "/stream"), asyncio.timeout(TIMEOUT):
+        await closed.wait()
+        await until(lambda: not server.server_state.connections)
 
 
 async def test_the_deadline_of_a_served_request_does_not_close_its_connection(
