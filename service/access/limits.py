@@ -86,8 +86,9 @@ class RateLimiter:
             async with asyncio.timeout(REDIS_TIMEOUT):
                 return [await self._hit(limit, kind, client) for limit in self._limits[kind]]
         except (StorageError, TimeoutError) as exc:
+            if time.monotonic() >= self._retry_at:  # the first of concurrent failures
+                logger.warning("rate_limits_off", error=type(exc.__cause__ or exc).__name__)
             self._retry_at = time.monotonic() + REDIS_PAUSE
-            logger.warning("rate_limits_off", error=type(exc.__cause__ or exc).__name__)
             return None
 
     async def _hit(self, limit: Limit, kind: str, client: str) -> Quota:
@@ -95,7 +96,7 @@ class RateLimiter:
         count = await self._storage.incr(key, seconds)
         end = await self._storage.get_expiry(key)
         reset = math.ceil(end - time.time() + 0.5)  # Redis rounds to the nearest second
-        return Quota(limit, f"{kind}-{seconds}", limit.limit.amount - count, max(1, reset))
+        return Quota(limit, f"{kind}-{seconds}", limit.limit.amount - count, min(max(1, reset), seconds))
 
 
 def _headers(quotas: Sequence[Quota]) -> list[tuple[bytes, bytes]]:

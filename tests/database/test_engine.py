@@ -85,10 +85,6 @@ async def test_a_lost_connection_is_replaced_without_an_error(
     await engine.dispose()
 
 
-def _name(task: asyncio.Task[Any]) -> str:
-    return str(getattr(task.get_coro(), "__name__", ""))
-
-
 async def test_the_lifespan_opens_connections_when_needed_and_closes_them(
     settings: Settings, empty_database_url: str
 ) -> None:

@@ -10,9 +10,10 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from service.access import limits
 from service.settings import Settings
 from tests.support.redis import Redis, new_redis, patience
-from tests.support.waiting import TIMEOUT, until
+from tests.support.waiting import TIMEOUT
 
 pytestmark = pytest.mark.faults
 
@@ -74,14 +75,14 @@ async def failures(client: httpx.AsyncClient) -> float:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("warnings", [1, pytest.param(4, marks=pytest.mark.soak)])
 async def test_requests_pass_uncounted_while_redis_is_unavailable(
-    redis: Redis, client: httpx.AsyncClient, fault: str, warnings: int
+    redis: Redis, client: httpx.AsyncClient, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with patience():
         await write_until_limited(client)
-    before, begun = await failures(client), time.monotonic()
+    before = await failures(client)
     await asyncio.to_thread(FAULTS[fault], redis)
+    monkeypatch.setattr(limits, "REDIS_PAUSE", TIMEOUT)
 
     with capture_logs() as lines:
         answers = await asyncio.gather(*(write(client) for _ in range(BURST)))
@@ -89,19 +90,13 @@ async def test_requests_pass_uncounted_while_redis_is_unavailable(
         for _ in range(100):
             answers.append(await write(client))
             assert (await client.get("/health/live")).status_code == 200
-            await asyncio.sleep(0.005)
-        # No request asks a Redis that has failed: only a look each second whether it is back.
-        assert redis.attempts - attempts < 75
-        await until(lambda: redis.attempts >= attempts + 2 and len(lines) >= warnings)
-    seconds = time.monotonic() - begun
 
-    print(f"{len(answers)} requests and {len(lines)} warnings in {seconds:.1f} s")
     assert {answer.status_code for answer in answers} == {422}
     assert not any(map(is_counted, answers))
     assert await failures(client) - before == len(answers)
-    assert {line["event"] for line in lines} == {"rate_limits_off"}
-    assert {line["log_level"] for line in lines} == {"warning"}
-    assert len(lines) <= 1 + seconds / 10  # one every 10 seconds
+    assert redis.attempts == attempts  # no request asks Redis during the pause
+    assert [line["event"] for line in lines] == ["rate_limits_off"]
+    assert lines[0]["log_level"] == "warning"
 
 
 @pytest.mark.parametrize("fault", FAULTS)

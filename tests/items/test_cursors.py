@@ -157,7 +157,8 @@ async def test_no_item_is_missed_or_repeated_while_others_come_and_go(
 
 async def test_each_of_many_concurrent_lists_gets_its_own_answer(client: httpx.AsyncClient) -> None:
     alone: list[tuple[dict[str, Any], Any]] = []
-    for sort, way in product(["id", "-name", "price"], [{}, {"count": "none"}]):
+    ways: list[dict[str, Any]] = [{}, {"count": "none"}, {"is_active": True}]
+    for sort, way in product(["id", "-name", "price"], ways):
         params: dict[str, Any] = {"sort": sort, "per_page": 4, **way}
         alone.append((params | {"page": 2}, await fetch(client, **params, page=2)))
         async for page in walk(client, **params):

@@ -113,23 +113,25 @@ async def test_count_chooses_how_the_total_is_counted(
     page = await fetch(client, per_page=30)
     assert (page["total"], page["total_relation"], page["pages"]) == (10_000, "eq", 334)
 
-    await store(app, [THING])
+    await store(app, [THING] * 101)
     for count, totals in [
         ("capped", (10_000, "gte", 100)),
-        ("exact", (10_001, "eq", 101)),
+        ("exact", (10_101, "eq", 102)),
         ("none", (None, None, None)),
     ]:
         params = {"count": count, "per_page": 100}
         first = await fetch(client, **params)
         second = await fetch(client, **params, cursor=first["next_cursor"])
-        last = await fetch(client, **params, page=101)
+        beyond = await fetch(client, **params, page=101)
+        last = await fetch(client, **params, page=102)
         searched = await fetch(client, **params, q="thing")
         active = await fetch(client, **params, is_active=True)
 
-        for page in (first, second, last, searched, active):
+        for page in (first, second, beyond, last, searched, active):
             assert (page["total"], page["total_relation"], page["pages"]) == totals
-        # Pages beyond the total of "capped" hold items.
-        assert (ids_of(last["items"]), last["next_cursor"]) == ([10_001], None)
+        # The last two pages are beyond the total of "capped".
+        assert (len(beyond["items"]), beyond["next_cursor"] is None) == (100, False)
+        assert (ids_of(last["items"]), last["next_cursor"]) == ([10_101], None)
 
 
 async def test_another_count_is_refused(client: httpx.AsyncClient) -> None:

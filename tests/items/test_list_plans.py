@@ -162,6 +162,12 @@ async def test_an_index_serves_each_filter_alone(large: AsyncConnection, name: s
         assert max(node["Actual Rows"] for node in nodes_of(plan)) <= MOST, plan
 
 
+async def test_a_search_is_planned_for_its_own_parameters(large: AsyncConnection) -> None:
+    await crud.search_pages(large, [ItemQuery(ItemFilter(q="lamp"))])
+
+    assert await large.scalar(text("SHOW plan_cache_mode")) == "force_custom_plan"
+
+
 @pytest.mark.parametrize("sort", ["id", "-id"])
 @pytest.mark.parametrize("is_active", [True, False])
 async def test_is_active_never_reads_what_it_filters_out(

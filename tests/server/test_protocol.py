@@ -34,12 +34,6 @@ def head_of(size: int) -> bytes:
     return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
 
 
-def with_headers(number: int) -> bytes:
-    """Return a good request with `number` headers, of which one is Host."""
-    headers = b"".join(b"X-%d: x\r\n" % n for n in range(number - 1))
-    return GET[:-2] + headers + b"\r\n"
-
-
 async def test_head_and_body_of_a_response_arrive_in_one_segment(app: FastAPI) -> None:
     await execute(app, "INSERT INTO items (name) SELECT 'Lamp' FROM generate_series(1, 100)")
     requests = [

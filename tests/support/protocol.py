@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.server.protocol import ServiceProtocol
-from tests.support.client import Answer, encode
+from tests.support.client import Answer, encode, read_answer
 from tests.support.waiting import TIMEOUT, until
 
 SHORT = 0.1  # seconds: a timeout that is to pass
@@ -25,21 +25,15 @@ class Application:
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
         self.requests: list[Scope] = []
-        self.disconnected: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         self.requests.append(scope)
-        match path:
-            case "/wait":
-                await self.may_answer.wait()
-            case "/body":
-                while (await receive()).get("more_body"):
-                    pass
-            case "/until-disconnect":
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                self.disconnected.append(path)
+        if path == "/wait":
+            await self.may_answer.wait()
+        elif path == "/body":
+            while (await receive()).get("more_body"):
+                pass
         body = bytes(16_000_000) if path == "/big" else path.encode()
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -60,11 +54,7 @@ class Connection:
     async def receive(self, method: str = "GET") -> Answer:
         """Wait for the response to a request of this method."""
         async with asyncio.timeout(TIMEOUT):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            first, *lines = head.decode("latin-1").lower().splitlines()[:-1]
-            headers = dict(line.split(": ", 1) for line in lines)
-            size = 0 if method == "HEAD" else int(headers.get("content-length", 0))
-            return Answer(int(first.split()[1]), headers, await self.reader.readexactly(size))
+            return await read_answer(self.reader, method)
 
     async def rest(self) -> bytes:
         """Wait until the server has closed the connection; return what it still sent."""
