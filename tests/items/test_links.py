@@ -69,14 +69,14 @@ async def test_links_lead_through_all_pages_and_back(
     whole = (await follow(client, f"/items?{query}&per_page=100"))[0]["items"]
     page, links = await follow(client, f"/items?{query}&per_page=3")
     forth = list(page["items"])
-    while "next" in links:
+    while "next" in links and len(forth) <= len(whole):
         page, links = await follow(client, links["next"])
         forth += page["items"]
 
     assert forth == whole
     assert (await follow(client, links["last"]))[0] == page
     back = list(page["items"])
-    while "prev" in links:
+    while "prev" in links and len(back) <= len(whole):
         page, links = await follow(client, links["prev"])
         back[:0] = page["items"]
 
@@ -93,7 +93,7 @@ async def test_a_page_by_cursor_links_to_the_next_and_the_first(
     first, _ = await follow(client, f"/items?{query}&per_page=3")
     seen, page = list(first["items"]), first
     links = {"next": f"/items?cursor={first['next_cursor']}&page=1&{query}&per_page=3"}
-    while "next" in links:
+    while "next" in links and len(seen) <= len(whole):
         page, links = await follow(client, links["next"])
         seen += page["items"]
 
