@@ -171,7 +171,7 @@ async def test_an_operation_without_a_scope_is_refused_to_every_key(settings: Se
 
     assert [answer.status_code for answer in answers] == [401, 401, 403]
     assert answers[2].headers["www-authenticate"].endswith('scope=""')
-    assert answers[2].json()["detail"] == "This is for nobody"
+    assert "None" not in answers[2].text
 
 
 async def test_an_unknown_credential_gets_401_and_is_not_repeated(
