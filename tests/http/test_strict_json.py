@@ -4,6 +4,8 @@ import time
 
 import httpx2 as httpx
 
+from service.http.json_body import MAX_TOKENS
+from tests.support.problems import MARK, check_problem
 from tests.support.waiting import TIMEOUT
 
 JSON = {"Content-Type": "application/json"}
@@ -35,12 +37,24 @@ async def test_a_price_is_read_exactly(client: httpx.AsyncClient) -> None:
         assert (await create(client, price)).status_code == 422, price
 
 
-async def test_a_body_holds_bounded_numbers_of_values_and_digits(client: httpx.AsyncClient) -> None:
+async def test_a_repeated_member_is_refused(client: httpx.AsyncClient) -> None:
+    content = f'{{"name": "Lamp", "{MARK}": 1, "{MARK}": 2}}'
+    answer = await client.post("/items", content=content, headers=JSON)
+
+    check_problem(answer, 422, "invalid-input")
+
+
+async def test_values_digits_and_nesting_are_bounded(client: httpx.AsyncClient) -> None:
     strings = ",".join([r'"\"[,{"'] * 50_000)
-    for rest in ("1" * 900, f"[{strings}]"):
+    for rest in (zeros(MAX_TOKENS - 3), f"[{strings}]", "1" * 4000, "[" * 100 + "]" * 100):
         assert (await create(client, "1", rest)).status_code == 201, f"{rest:.20}"
-    for rest in ("1" * 5000, f"[{'0,' * 250_000}0]", f"[{strings}{',0' * 200_000}]"):
+    more = f"[{strings},{zeros(150_000)}]"
+    for rest in (zeros(MAX_TOKENS - 2), more, "1" * 5000, "[" * 300 + "]" * 300):
         assert (await create(client, "1", rest)).status_code == 422, f"{rest:.20}"
+
+
+def zeros(count: int) -> str:
+    return f"[{','.join(['0'] * count)}]"
 
 
 async def test_large_hostile_bodies_are_refused_in_linear_time(client: httpx.AsyncClient) -> None:
