@@ -96,7 +96,9 @@ class RateLimiter:
         count = await self._storage.incr(key, seconds)
         end = await self._storage.get_expiry(key)
         reset = math.ceil(end - time.time() + 0.5)  # Redis rounds to the nearest second
-        return Quota(limit, f"{kind}-{seconds}", limit.limit.amount - count, min(max(1, reset), seconds))
+        return Quota(
+            limit, f"{kind}-{seconds}", limit.limit.amount - count, min(max(1, reset), seconds)
+        )
 
 
 def _headers(quotas: Sequence[Quota]) -> list[tuple[bytes, bytes]]:
