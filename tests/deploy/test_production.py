@@ -152,7 +152,8 @@ def test_roles_sql_replaces_the_demo_password_of_an_existing_volume(stack: Proje
 def test_the_service_role_reads_and_writes_rows_and_nothing_else(
     stack: Project, stack_secrets: Secrets
 ) -> None:
-    said = psql_as_service(stack, stack_secrets, *FORBIDDEN)
+    lines = psql_as_service(stack, stack_secrets, *FORBIDDEN)
+    said = [line for line in lines if line.startswith(("ERROR", "WARNING"))]
 
     assert len(said) == len(FORBIDDEN)
     assert [line for line in said if not any(words in line for words in REFUSED)] == []
