@@ -144,23 +144,23 @@ def test_key_create_prints_the_key_and_an_entry_with_its_digest_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "shop\n", "a:b", "\u00e9", "x" * 65, f"{entry('other')} shop"]
+    ("name", "scopes", "words"),
+    [
+        *((name, [READ], ["name"]) for name in ("", "a b", "shop\n", "a:b", "\u00e9", "x" * 65)),
+        (f"{entry('other')} shop", [READ], ["name"]),
+        ("shop", [], ["--scope", *SCOPES]),
+        ("shop", ["items:admin"], ["--scope", *SCOPES]),
+        ("shop", ["items:read,items:write"], ["--scope", *SCOPES]),
+    ],
 )
-def test_key_create_refuses_a_malformed_name(name: str) -> None:
-    ran = items("key", "create", "--scope", READ, "--", name)
+def test_key_create_refuses_a_malformed_name_and_an_unknown_scope(
+    name: str, scopes: list[str], words: list[str]
+) -> None:
+    ran = items("key", "create", *(f"--scope={scope}" for scope in scopes), "--", name)
 
-    assert ran.exit_code == 1
-    assert ran.stderr.startswith("Error: A name has ")
-    assert ran.stdout == ""
-
-
-@pytest.mark.parametrize("scopes", [[], ["items:admin"], ["items:read,items:write"]])
-def test_key_create_refuses_an_unknown_scope_and_names_the_known(scopes: list[str]) -> None:
-    ran = items("key", "create", "shop", *(f"--scope={scope}" for scope in scopes))
-
-    assert ran.exit_code == 2
-    assert "--scope" in ran.stderr
-    assert all(scope in ran.stderr for scope in SCOPES)
+    assert ran.exit_code in (1, 2)
+    assert "Error: " in ran.stderr
+    assert all(word in ran.stderr for word in words)
     assert ran.stdout == ""
 
 
@@ -177,26 +177,19 @@ async def test_keys_of_the_same_name_work_side_by_side(settings: Settings) -> No
 
 
 async def test_the_log_names_the_client_by_its_key(settings: Settings) -> None:
-    headers = {"Authorization": f"Bearer {SHOP}"}
+    good = {"Authorization": f"Bearer {SHOP}"}
     async with logged_client(settings) as (client, log):
-        answers = [
-            await client.post("/items", json=LAMP, headers=headers),
-            await client.head("/items", headers=headers),
-            await client.get("/items/0", headers=headers),
-            await client.delete("/items/0?permanent=true", headers=headers),
-        ]
-        assert [answer.status_code for answer in answers] == [201, 200, 404, 403]
-        assert [(await log.line_of(answer))["key"] for answer in answers] == ["shop"] * 4
-
-
-async def test_the_log_names_no_client_without_a_known_key(settings: Settings) -> None:
-    async with logged_client(settings) as (client, log):
-        for authorization in ("", f"Bearer {WRONG}", f"Basic {SHOP}"):
-            answer = await client.get("/items", headers={"Authorization": authorization})
+        for answer, status, key in (
+            (await client.post("/items", json=LAMP, headers=good), 201, "shop"),
+            (await client.get("/items/0", headers=good), 404, "shop"),
+            (await client.delete("/items/0?permanent=true", headers=good), 403, "shop"),
+            (await client.get("/items"), 401, None),
+            (await client.get("/items", headers={"Authorization": f"Bearer {WRONG}"}), 401, None),
+            (await client.get("/items", headers={"Authorization": f"Basic {SHOP}"}), 401, None),
+            (await client.get("/health/live", headers=good), 200, None),
+        ):
             line = await log.line_of(answer)
-
-            assert (line["status"], line["key"]) == (401, None)
-        assert (await log.line_of(await client.get("/health/live")))["key"] is None
+            assert (line["status"], line["key"]) == (status, key)
 
 
 async def test_the_log_never_shows_a_key_or_its_digest(settings: Settings) -> None:

@@ -127,13 +127,6 @@ def test_errors_past_the_maximum_are_counted(url: str, file: Path, batch: int, m
     assert stored(url) == []
 
 
-def test_a_bad_line_after_the_first_batches_undoes_them(url: str, file: Path, batch: int) -> None:
-    file.write_bytes(numbered_rows(2 * batch) + b"{}\n")
-
-    assert places(errors(import_file(url, file))) == [f"line {2 * batch + 1}, name"]
-    assert stored(url) == []
-
-
 def test_each_spelling_of_a_price_is_stored_as_its_value(url: str, file: Path) -> None:
     # The driver by itself refuses some of these.
     zeros = ("0", "-0.0", "0e-20000", "0E+999999999", f"0.{'0' * 5000}")
