@@ -129,6 +129,8 @@ async def test_count_chooses_how_the_total_is_counted(
 
         for page in (first, second, beyond, last, searched, active):
             assert (page["total"], page["total_relation"], page["pages"]) == totals
+        link = (await client.get("/items", params=params)).headers["link"]
+        assert ('rel="last"' in link) == (count == "exact")
         # The last two pages are beyond the total of "capped".
         assert (len(beyond["items"]), beyond["next_cursor"] is None) == (100, False)
         assert (ids_of(last["items"]), last["next_cursor"]) == ([10_101], None)
@@ -155,11 +157,16 @@ async def test_a_deleted_item_moves_between_the_filters(client: httpx.AsyncClien
 async def test_q_finds_exactly_the_names_that_contain_it(
     client: httpx.AsyncClient, app: FastAPI
 ) -> None:
-    """`q` is literal, though it holds wildcards of LIKE, and ignores case."""
+    """`q` is literal, though it holds wildcards of LIKE or spaces, and ignores case."""
     names = ["".join(pair) for n in (1, 2) for pair in product("%_\\aAéÉ", repeat=n)]
     await store(app, ({"name": name} for name in names))
-    for q in ("".join(pair) for n in (0, 1, 2) for pair in product("%_\\aÉ", repeat=n)):
+    for q in ("".join(pair) for n in (0, 1, 2) for pair in product("%_\\aÉ ", repeat=n)):
         assert await found(client, q) == [name for name in names if q.lower() in name.lower()]
+
+
+async def test_q_has_at_most_255_characters(client: httpx.AsyncClient) -> None:
+    assert await found(client, "x" * 255) == []
+    check_refused(await client.get("/items", params={"q": "x" * 256}), "q")
 
 
 async def test_q_searches_names_only(client: httpx.AsyncClient) -> None:
