@@ -119,7 +119,7 @@ async def test_count_chooses_how_the_total_is_counted(
         ("exact", (10_101, "eq", 102)),
         ("none", (None, None, None)),
     ]:
-        params = {"count": count, "per_page": 100}
+        params: dict[str, Any] = {"count": count, "per_page": 100}
         first = await fetch(client, **params)
         second = await fetch(client, **params, cursor=first["next_cursor"])
         beyond = await fetch(client, **params, page=101)
