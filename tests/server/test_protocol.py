@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.server import protocol
-from service.server.protocol import MAX_HEAD_BYTES
+from service.server.protocol import MAX_HEAD_BYTES, ServiceProtocol
 from tests.support.apps import address, execute, listening
 from tests.support.client import encode
 from tests.support.protocol import (
@@ -54,14 +54,17 @@ async def test_head_and_body_of_a_response_arrive_in_one_segment(app: FastAPI) -
 async def test_a_head_within_the_bounds_is_accepted_in_any_pieces(
     server: Server, connection: Connection
 ) -> None:
-    request_ = head_of(MAX_HEAD_BYTES)
-    await connection.send(request_)
-    assert (await connection.receive()).status == 200
-    for piece in (request_[:7], request_[7:500], request_[500:-1], request_[-1:]):
-        await connection.send(piece)
-        await server.until_read()
+    head = head_of(MAX_HEAD_BYTES)
+    for pieces in (
+        [head],
+        [head[:7], head[7:500], head[500:-1], head[-1:]],
+        [head[:-9], head[-9:]],
+    ):
+        for piece in pieces:
+            await connection.send(piece)
+            await server.until_read()
 
-    assert (await connection.receive()).status == 200
+        assert (await connection.receive()).status == 200
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -107,17 +110,17 @@ async def test_a_head_that_does_not_end_in_time_is_a_408(
 
 
 async def test_the_timeout_of_a_head_ends_with_the_head(
-    server: Server, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    server: Server, connection: Connection
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", SHORT)
-    await connection.send(WAIT)
+    await until(lambda: server.state.connections)
+    (served,) = server.state.connections
+    assert isinstance(served, ServiceProtocol)
+    await connection.send(WAIT[:-2])
+    await until(lambda: served.head_timer)
+    await connection.send(WAIT[-2:])
     await until(lambda: server.application.requests)
-    async with server.connected() as later:  # its timeout begins later, and passes
-        await later.send(GET[:-2])
-        assert (await later.receive()).status == 408
-    server.application.may_answer.set()
 
-    assert (await connection.receive()).status == 200
+    assert served.head_timer is None
 
 
 @pytest.mark.parametrize(
@@ -141,10 +144,15 @@ async def test_what_is_not_http_is_a_400_that_does_not_repeat_it(
     assert await connection.rest() == b""
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [b"GARBAGE\r\n\r\n", head_of(MAX_HEAD_BYTES * 2)[: MAX_HEAD_BYTES + 1]],
+    ids=["garbage", "large head"],
+)
 async def test_a_fault_of_the_next_request_does_not_spoil_a_response(
-    server: Server, connection: Connection
+    server: Server, connection: Connection, fault: bytes
 ) -> None:
-    for data in (WAIT, b"GARBAGE\r\n\r\n", GET):  # the last is not served any more
+    for data in (WAIT, fault, GET):  # the last is not served any more
         await connection.send(data)
         await server.until_read()
     server.application.may_answer.set()
