@@ -79,6 +79,7 @@ def test_every_line_of_the_log_is_json(life: Life) -> None:
     assert server.stdout() == ""
     for line in lines:
         assert {"event", "level", "timestamp"} <= line.keys()
+        assert "color_message" not in line  # uvicorn's copy for terminals
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
     assert {"gunicorn.error", "uvicorn.error"} <= {line.get("logger") for line in lines}
     assert SECRET not in server.stderr()
