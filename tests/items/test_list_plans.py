@@ -213,7 +213,6 @@ async def test_an_index_serves_each_sort_however_deep_the_cursor(
         (ItemQuery(ItemFilter(q="")), True),
         (ItemQuery(ItemFilter(is_active=True, q="a")), True),
     ],
-    ids=str,
 )
 def test_searches_deep_pages_and_exact_counts_run_apart_from_other_lists(
     query: ItemQuery, is_expensive: bool
