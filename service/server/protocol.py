@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024  # of a head that takes several reads
 HEAD_TIMEOUT = 10.0  # seconds for a head, from its first byte
+MAX_PIPELINED = 16  # requests of a connection that wait for the response before theirs
+MAX_JOINED_BYTES = 64 * 1024  # of a response that wait for the end of the event loop's turn
 DRAIN = 1.0  # seconds that an idle connection stays open when the worker ends
 
 
@@ -48,8 +50,13 @@ class ServiceProtocol(HttpToolsProtocol):
             self.head_timer = self.loop.call_later(HEAD_TIMEOUT, self._end_head)
 
     def on_headers_complete(self) -> None:
-        """Start a request, whose scope has the transport for `http.deadline.break_off`."""
+        """Start a request, whose scope has the transport for `http.deadline.break_off`.
+
+        Raise `OverflowError`, which httptools reports as malformed, past `MAX_PIPELINED` requests.
+        """
         self._head_is_over()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise OverflowError
         super().on_headers_complete()
         self.scope["state"]["transport"] = self.transport
         if self.is_draining and self.cycle:
@@ -109,20 +116,27 @@ class ServiceProtocol(HttpToolsProtocol):
 
 
 class JoiningTransport:
-    """Collects the writes of one turn of the event loop and sends them together."""
+    """Collects the writes of one turn of the event loop and sends them together.
 
-    __slots__ = ("_loop", "_pending", "_transport")
+    Past `MAX_JOINED_BYTES` it sends at once, so that the transport can pause the writer.
+    """
+
+    __slots__ = ("_loop", "_pending", "_pending_bytes", "_transport")
 
     def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._loop = loop
         self._pending: list[bytes] = []
+        self._pending_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Send `data` at the end of this turn."""
+        """Send `data` at the end of this turn, or at once with what is pending."""
         if not self._pending:
             self._loop.call_soon(self._send)
         self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes > MAX_JOINED_BYTES:
+            self._send()
 
     def close(self) -> None:
         """Send pending data, then close."""
@@ -130,7 +144,7 @@ class JoiningTransport:
         self._transport.close()
 
     def _send(self) -> None:
-        data, self._pending = b"".join(self._pending), []
+        data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
         if data and not self._transport.is_closing():
             self._transport.write(data)
 

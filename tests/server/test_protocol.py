@@ -1,13 +1,21 @@
 """Responses in one write, the bounds on the head of a request, and what is not HTTP."""
 
+import asyncio
 import socket
 import struct
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
 from service.server import protocol
-from service.server.protocol import MAX_HEAD_BYTES, ServiceProtocol
+from service.server.protocol import (
+    MAX_HEAD_BYTES,
+    MAX_JOINED_BYTES,
+    MAX_PIPELINED,
+    JoiningTransport,
+    ServiceProtocol,
+)
 from tests.support.apps import address, execute, listening
 from tests.support.client import encode
 from tests.support.protocol import (
@@ -49,6 +57,44 @@ async def test_head_and_body_of_a_response_arrive_in_one_segment(app: FastAPI) -
             answer = await connection.receive(request.split()[0].decode())
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             assert DATA_SEGMENTS_IN.unpack_from(info) == (number,), answer
+
+
+async def test_writes_that_are_joined_are_bounded() -> None:
+    written: list[bytes] = []
+
+    class Recorder(asyncio.Transport):
+        def write(self, data: Any) -> None:
+            written.append(data)
+
+        def is_closing(self) -> bool:
+            return False
+
+    transport = JoiningTransport(Recorder(), asyncio.get_running_loop())
+    for _ in range(5):
+        transport.write(b"x" * (MAX_JOINED_BYTES // 2))
+    assert [len(data) for data in written] == [MAX_JOINED_BYTES * 3 // 2]
+
+    await asyncio.sleep(0)
+    assert sum(map(len, written)) == MAX_JOINED_BYTES // 2 * 5
+
+
+async def test_requests_that_wait_on_a_connection_are_bounded(
+    server: Server, connection: Connection
+) -> None:
+    await connection.send(WAIT)
+    await until(lambda: server.application.requests)
+    (served,) = server.state.connections
+    assert isinstance(served, ServiceProtocol)
+    for _ in range(3):  # also after the parser has refused one
+        await connection.send(GET * 1_000)
+    await server.until_read()
+    assert len(served.pipeline) == MAX_PIPELINED
+
+    server.application.may_answer.set()
+    answers = [await connection.receive() for _ in range(1 + MAX_PIPELINED)]
+    assert [answer.status for answer in answers] == [200] * (1 + MAX_PIPELINED)
+    assert answers[-1].headers["connection"] == "close"
+    assert await connection.rest() == b""
 
 
 async def test_a_head_within_the_bounds_is_accepted_in_any_pieces(
