@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
-from service.access.gate import create_gate
+from service.access.counters import create_counters
+from service.access.limits import count_request, limiter
+from service.access.scopes import check_routes
 from service.database.calls import coalesce
 from service.database.engine import close_engine, create_engine
 from service.database.revision import find_revisions, load_revisions
@@ -21,6 +23,7 @@ from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import complete_openapi
 from service.http.problem import add_error_handlers
+from service.http.routing import include
 from service.observability import traces
 from service.observability.logs import configure_logging, request_logger
 from service.observability.metrics import RequestStatistics, sample
@@ -65,26 +68,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "redirect_slashes": False,
         "telemetry": traces.options(),
         "redoc_url": None,
-        # Not by include_router, whose routes are matched twice for each request. The most used come
-        # first, as each route that does not match costs time.
-        "routes": [
-            *item.router.routes,
-            *item_bulk.router.routes,
-            *item_export.router.routes,
-            *system.router.routes,
-            *(system.metrics_router.routes if settings.metrics_enabled else ()),
-        ],
+        "dependencies": [Depends(count_request)],
     }
     if settings.docs_enabled:
         app = FastAPIOffline(**options)
     else:
         app = FastAPI(**options, openapi_url=None)
+    app.state.limiter = limiter
+    add_routes(app, settings)
     add_middleware(app, settings, statistics)
     add_error_handlers(app)
     complete_openapi(app, has_keys=bool(settings.api_keys))
-    if not traces.is_on():
-        _leave_out_empty_layers(app)
     return app
+
+
+def add_routes(app: FastAPI, settings: Settings) -> None:
+    """Add the operations; the most used first, as each route that does not match costs time."""
+    include(app, item.router)
+    include(app, item_bulk.router)
+    include(app, item_export.router)
+    app.include_router(system.router)
+    if settings.metrics_enabled:
+        app.include_router(system.metrics_router)
 
 
 def add_middleware(app: FastAPI, settings: Settings, statistics: RequestStatistics | None) -> None:
@@ -107,15 +112,6 @@ def add_middleware(app: FastAPI, settings: Settings, statistics: RequestStatisti
         )
 
 
-def _leave_out_empty_layers(app: FastAPI) -> None:
-    """Start with our own middleware, which handles every error that FastAPI's layers around it
-    would handle."""
-    stack: Any = app.build_middleware_stack()
-    while not isinstance(stack, RequestMiddleware | CORSMiddleware):
-        stack = stack.app
-    app.middleware_stack = stack
-
-
 @asynccontextmanager
 async def lifespan(
     app: FastAPI, settings: Settings, statistics: RequestStatistics | None
@@ -124,13 +120,15 @@ async def lifespan(
 
     It starts without a database, too; readiness then fails.
     """
+    if settings.api_keys:
+        check_routes(app)
     exporting = traces.start()
     engine = create_engine(settings)
     app.state.service = State(
         settings=settings,
         engine=engine,
         sessions=Sessions(engine, settings),
-        gate=create_gate(settings),
+        counters=create_counters(settings),
         body_budget=MemoryBudget(MAX_BODIES * settings.max_bulk_bytes),
         statistics=statistics,
         revisions=load_revisions(),

@@ -133,6 +133,7 @@ class Settings(BaseSettings):
 
     rate_limit_write: RateLimit = ""
     rate_limit_read: RateLimit = ""
+    rate_limit_ipv6_prefix: int = Field(64, ge=1, le=128)
     redis_url: RedisUrl | None = None
 
     request_timeout: float = Field(10, gt=0)

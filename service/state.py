@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from starlette.requests import HTTPConnection
 
-    from service.access.gate import Gate
+    from service.access.counters import Counters
     from service.database.coalescer import Coalescer
     from service.database.revision import Revisions
     from service.database.sessions import Sessions
@@ -30,7 +31,7 @@ class State:
     settings: Settings
     engine: AsyncEngine
     sessions: Sessions
-    gate: Gate | None  # None: no keys and no limits are set
+    counters: Counters  # of rate limits
     body_budget: MemoryBudget
     statistics: RequestStatistics | None  # None: metrics are off
     revisions: Revisions
@@ -39,7 +40,7 @@ class State:
     exports: Exports
 
 
-def state_of(source: FastAPI | Request) -> State:
+def state_of(source: FastAPI | HTTPConnection) -> State:
     """Return the state of an application, or of the application that serves a request."""
     app = getattr(source, "app", source)
     state: State = app.state.service

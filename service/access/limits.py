@@ -1,156 +1,200 @@
-"""Rate limits in slowapi's notation, counted by the asynchronous storages of `limits`.
+"""Rate limits: declared as with slowapi, counted asynchronously.
 
-slowapi's own check is synchronous: with Redis it would block the event loop. Windows are fixed: one
-begins with its first request. A strategy of `limits` would ask Redis three times for each limit;
-counting and reading the end of the window takes two.
+slowapi's own check is synchronous and would block the event loop on Redis. So the decorators of
+`limiter` only record a limit, and `count_request`, a dependency of every operation, counts.
 """
 
-import asyncio
-import math
-import time
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any, TypeVar
 
-import structlog
-from fastapi import Request
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from limits.errors import StorageError
+import slowapi
+from limits import RateLimitItem, parse_many
 from slowapi.errors import RateLimitExceeded
 from slowapi.util import get_remote_address
-from slowapi.wrappers import Limit, LimitGroup
+from slowapi.wrappers import Limit
+from starlette.requests import HTTPConnection, Request
 
+from service.access.counters import Hit, Quota
 from service.access.scopes import client_name
 from service.observability.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
-from service.settings import Settings
+from service.state import state_of
 
-logger = structlog.get_logger(__name__)
-
-REDIS_TIMEOUT = 1.0  # seconds that a request waits for Redis
-REDIS_PAUSE = 5.0  # seconds after a failure in which no request asks Redis
-SWEEP_INTERVAL = 10.0  # seconds between removals of expired counters in memory
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(slots=True)
-class Quota:
-    """What a client has left of one limit; negative if it exceeded the limit.
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """The arguments of one of slowapi's decorators; `scope` is None for a limit of one operation.
 
-    Attributes:
-        reset: seconds until the window ends, rounded up.
+    A callable `value` may take `request`, or the client's `key` as with slowapi.
     """
 
-    limit: Limit
-    name: str
-    left: int
-    reset: int
+    value: str | Callable[..., str]
+    key_func: Callable[..., str]
+    scope: str | None
+    per_method: bool = False
+    methods: Sequence[str] | None = None
+    error_message: str | Callable[..., str] | None = None
+    exempt_when: Callable[..., bool] | None = None
+    cost: int | Callable[..., int] = 1
+    override_defaults: bool = True  # there are no defaults
 
-
-class RateLimiter:
-    """Counts each client's reads and writes: in Redis for all workers, or in this process."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._limits = {
-            "read": _parse(settings.rate_limit_read),
-            "write": _parse(settings.rate_limit_write),
-        }
-        self._storage = _create_storage(settings)
-        self._retry_at = -math.inf
-
-    async def check(self, request: Request) -> None:
-        """Count `request`, and store the RateLimit headers of its response in its scope.
-
-        While Redis fails, requests pass uncounted.
-
-        Raises:
-            RateLimitExceeded: the client made too many requests; `headers` has Retry-After.
-        """
-        kind = "read" if request.method == "GET" else "write"
-        if not self._limits[kind]:
+    def hits(self, request: Request) -> Iterator[Hit]:
+        """Yield how `request` counts."""
+        if self.methods and request.method.lower() not in map(str.lower, self.methods):
             return
-        if (quotas := await self._count(kind, _client(request))) is None:
-            RATE_LIMIT_FAILURES.inc()
+        if self.exempt_when and self._call(self.exempt_when, request):
             return
-        request.scope["rate_limit"] = _headers(quotas)
-        exceeded = [quota for quota in quotas if quota.left < 0]
-        if exceeded:
-            RATE_LIMITED.labels(kind).inc()
-            longest = max(exceeded, key=lambda quota: quota.reset)
-            error = RateLimitExceeded(longest.limit)
-            error.headers = {"Retry-After": str(longest.reset)}
-            raise error
+        value = self._call(self.value, request) if callable(self.value) else self.value
+        if not value:
+            return
+        client = self._call(self.key_func, request)
+        scope = self.scope or request.scope["endpoint"].__name__
+        if self.per_method:
+            scope = f"{scope}:{request.method}"
+        cost = self._call(self.cost, request) if callable(self.cost) else self.cost
+        for limit in _parse(value):
+            yield Hit(limit, scope, client, cost)
 
-    async def _count(self, kind: str, client: str) -> list[Quota] | None:
-        """Count a request in each limit of its kind; return None if Redis fails."""
-        if time.monotonic() < self._retry_at:
-            return None
-        try:
-            async with asyncio.timeout(REDIS_TIMEOUT):
-                return [await self._hit(limit, kind, client) for limit in self._limits[kind]]
-        except (StorageError, TimeoutError) as exc:
-            if time.monotonic() >= self._retry_at:  # the first of concurrent failures
-                logger.warning("rate_limits_off", error=type(exc.__cause__ or exc).__name__)
-            self._retry_at = time.monotonic() + REDIS_PAUSE
-            return None
+    def _call(self, function: Callable[..., Any], request: Request) -> Any:
+        """Call one of the functions with what it takes: the request, the key, or nothing."""
+        parameters = _parameters(function)
+        if not parameters:
+            return function()
+        return function(self._call(self.key_func, request) if parameters == ("key",) else request)
 
-    async def _hit(self, limit: Limit, kind: str, client: str) -> Quota:
-        key, seconds = limit.limit.key_for(kind, client), limit.limit.get_expiry()
-        count = await self._storage.incr(key, seconds)
-        end = await self._storage.get_expiry(key)
-        reset = math.ceil(end - time.time() + 0.5)  # Redis rounds to the nearest second
-        return Quota(
-            limit, f"{kind}-{seconds}", limit.limit.amount - count, min(max(1, reset), seconds)
-        )
+
+class Limiter(slowapi.Limiter):
+    """slowapi's Limiter; its decorators record limits and leave the function as it is."""
+
+    def __init__(self, key_func: Callable[..., str]) -> None:
+        super().__init__(key_func=key_func)
+        self._declared: dict[Callable[..., Any], list[Declaration]] = {}
+
+    def limit(
+        self, limit_value: Any, key_func: Any = None, *args: Any, **options: Any
+    ) -> Callable[[Function], Function]:
+        """Limit one operation; the arguments are slowapi's."""
+        key_func = key_func or self._key_func
+        return self._declare(Declaration(limit_value, key_func, None, *args, **options))
+
+    def shared_limit(
+        self, limit_value: Any, scope: Any, key_func: Any = None, *args: Any, **options: Any
+    ) -> Callable[[Function], Function]:
+        """Limit operations that count together; the arguments are slowapi's."""
+        options |= zip(("error_message", "exempt_when", "cost"), args, strict=False)
+        return self._declare(Declaration(limit_value, key_func or self._key_func, scope, **options))
+
+    def declared(self, endpoint: Callable[..., Any]) -> Sequence[Declaration]:
+        """Return the limits of an operation's function."""
+        return self._declared.get(inspect.unwrap(endpoint), ())
+
+    def _declare(self, declaration: Declaration) -> Callable[[Function], Function]:
+        def record(function: Function) -> Function:
+            self._declared.setdefault(inspect.unwrap(function), []).append(declaration)
+            return function
+
+        return record
+
+
+def client_of(request: Request) -> str:
+    """Return whose requests count together: those of one API key, or from one network."""
+    if name := client_name(request):
+        return f"key:{name}"
+    prefix = state_of(request).settings.rate_limit_ipv6_prefix
+    return f"address:{network_of(get_remote_address(request), prefix)}"
+
+
+@lru_cache(1024)
+def network_of(address: str, ipv6_prefix: int) -> str:
+    """Return the IPv4 address, or the IPv6 network, of `address`; "unknown" if it is neither.
+
+    One customer has a whole IPv6 network, usually of 64 bits (RFC 6177).
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((int(parsed), ipv6_prefix), strict=False))
+
+
+limiter = Limiter(key_func=client_of)
+
+
+def reads(request: Request) -> str:
+    """Return the limit for reads, as set in `RATE_LIMIT_READ`."""
+    return state_of(request).settings.rate_limit_read
+
+
+def writes(request: Request) -> str:
+    """Return the limit for writes, as set in `RATE_LIMIT_WRITE`."""
+    return state_of(request).settings.rate_limit_write
+
+
+async def count_request(connection: HTTPConnection) -> None:
+    """Count a request in the limits of its operation, once.
+
+    Its response gets RateLimit headers, from the scope. While Redis fails, requests pass uncounted.
+
+    Raises:
+        RateLimitExceeded: the client made too many requests; `headers` has Retry-After.
+    """
+    scope = connection.scope
+    declarations = limiter.declared(scope["endpoint"])
+    if not declarations or "rate_limit" in scope or scope["type"] != "http":
+        return
+    request = Request(scope)
+    hits = [(hit, declaration) for declaration in declarations for hit in declaration.hits(request)]
+    scope["rate_limit"] = []
+    if not hits:
+        return
+    quotas = await state_of(request).counters.count([hit for hit, _ in hits])
+    if quotas is None:
+        RATE_LIMIT_FAILURES.inc()
+        return
+    scope["rate_limit"] = _headers(quotas)
+    exceeded = [(q, d) for q, (_, d) in zip(quotas, hits, strict=True) if q.left < 0]
+    if exceeded:
+        quota, declaration = max(exceeded, key=lambda pair: pair[0].reset)
+        RATE_LIMITED.labels(quota.hit.scope).inc()
+        raise _error(quota, declaration)
+
+
+def _error(quota: Quota, declaration: Declaration) -> RateLimitExceeded:
+    message = declaration.error_message
+    limit = Limit(quota.hit.limit, declaration.key_func, None, False, None, message, None, 1, False)
+    error = RateLimitExceeded(limit)
+    error.headers = {"Retry-After": str(quota.reset)}
+    return error
 
 
 def _headers(quotas: Sequence[Quota]) -> list[tuple[bytes, bytes]]:
     """Return the RateLimit fields (draft-ietf-httpapi-ratelimit-headers)."""
-    policies = [
-        f'"{quota.name}";q={quota.limit.limit.amount};w={quota.limit.limit.get_expiry()}'
-        for quota in quotas
-    ]
-    left = [f'"{quota.name}";r={max(0, quota.left)};t={quota.reset}' for quota in quotas]
+    policies, left = [], []
+    for quota in quotas:
+        limit = quota.hit.limit
+        name = f"{quota.hit.scope}-{limit.get_expiry()}"
+        policies.append(f'"{name}";q={limit.amount};w={limit.get_expiry()}')
+        left.append(f'"{name}";r={max(0, quota.left)};t={quota.reset}')
     return [
         (b"ratelimit-policy", ", ".join(policies).encode()),
         (b"ratelimit", ", ".join(left).encode()),
     ]
 
 
-def create_rate_limiter(settings: Settings) -> RateLimiter | None:
-    """Return the limiter; None if no limit is set, so that it costs nothing."""
-    if settings.rate_limit_read or settings.rate_limit_write:
-        return RateLimiter(settings)
-    return None
+@lru_cache(1024)
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
-def _create_storage(settings: Settings) -> Storage:
-    if settings.redis_url is None:
-        logger.warning("rate_limits_per_worker", hint="set REDIS_URL to share the counters")
-        storage = MemoryStorage()
-        storage.timer = asyncio.create_task(_sweep(storage))
-        return storage
-    url = f"async+{settings.redis_url.get_secret_value()}"
-    return RedisStorage(url, wrap_exceptions=True, implementation="redispy")
-
-
-async def _sweep(storage: MemoryStorage) -> None:
-    """Remove expired counters now and then.
-
-    In place of the storage's own sweep, which looks at every counter with each hit: measured, a hit
-    takes 70 ms with 100,000 clients, and 6 us without the sweep.
-    """
-    while True:
-        await asyncio.sleep(SWEEP_INTERVAL)
-        now = time.time()
-        for key in [key for key, end in storage.expirations.items() if end <= now]:
-            await storage.clear(key)
-
-
-def _client(request: Request) -> str:
-    """Return whose requests count together: those of one API key, or from one address."""
-    name = client_name(request)
-    return f"key:{name}" if name else get_remote_address(request)
-
-
-def _parse(notation: str) -> list[Limit]:
-    if not notation:
-        return []
-    return list(LimitGroup(notation, _client, None, False, None, None, None, 1, False))
+@lru_cache(1024)
+def _parse(notation: str) -> Sequence[RateLimitItem]:
+    return tuple(parse_many(notation))

@@ -1,25 +1,115 @@
 """Who calls, and which scopes they have.
 
-An operation declares its scope in the `security` of its OpenAPI description, and its route enforces
-what it declares (`service/http/routing.py`).
+An operation declares its scope as FastAPI documents: `dependencies=[requires("items:read")]`, on
+the operation, its router, or where the router is included. With keys in use, the service does not
+start while an operation has no such declaration and is not in `PUBLIC`.
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastapi import Request
+from fastapi import FastAPI, Request, Security, WebSocketException, status
+from fastapi.openapi.models import HTTPBearer
+from fastapi.routing import iter_route_contexts
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
 
 from service.domain.api_key import ApiKey, digest_of
 from service.errors import Forbidden, Unauthorized
 from service.state import state_of
 
-SCHEME = "apiKey"  # name of the security scheme in the OpenAPI document
+# Paths that everybody may call, also when keys are in use.
+PUBLIC = frozenset(
+    {
+        *("/health", "/health/live", "/health/ready", "/metrics"),
+        *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"),
+    }
+)
 
 
-def identify(request: Request, keys: Sequence[ApiKey]) -> ApiKey | None:
-    """Return the key that `request` carries; None if it carries none of `keys`."""
-    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+class ApiKeyScheme(SecurityBase):
+    """The security scheme, and the dependency that enforces it."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer(description="An API key")
+        self.scheme_name = "apiKey"
+
+    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> ApiKey | None:
+        """Return the caller's key; None if keys are not in use.
+
+        Raises:
+            Unauthorized: keys are in use, and the request has none, or an unknown one.
+            Forbidden: the key lacks one of the scopes.
+            WebSocketException: either, for a WebSocket, which has no error response.
+        """
+        try:
+            return authorize(connection, scopes.scopes)
+        except (Unauthorized, Forbidden) as exc:
+            if connection.scope["type"] == "websocket":
+                raise WebSocketException(status.WS_1008_POLICY_VIOLATION, exc.detail) from None
+            raise
+
+
+api_key = ApiKeyScheme()
+
+
+def requires(scope: str) -> Any:
+    """Return the dependency of an operation that requires this scope."""
+    return Security(api_key, scopes=[scope])
+
+
+def require_scope(request: Request, scope: str) -> None:
+    """Check that a request has one more scope than its operation declares.
+
+    Raises:
+        Unauthorized, Forbidden: as for the operation itself.
+    """
+    authorize(request, [scope])
+
+
+def authorize(connection: HTTPConnection, scopes: Sequence[str]) -> ApiKey | None:
+    """Return the caller's key if it has all `scopes`; None if keys are not in use.
+
+    Raises:
+        Unauthorized: keys are in use, and the request has none, or an unknown one.
+        Forbidden: the key lacks a scope.
+    """
+    if not state_of(connection).settings.api_keys:
+        return None
+    key = caller(connection)
+    challenge = 'Bearer realm="items"'
+    if key is None:
+        if "authorization" in connection.headers:
+            challenge += ', error="invalid_token"'
+        raise Unauthorized(headers={"WWW-Authenticate": challenge})
+    if missing := [scope for scope in scopes if scope not in key.scopes]:
+        challenge += f', error="insufficient_scope", scope="{" ".join(missing)}"'
+        raise Forbidden(
+            f"This operation requires the scope {' '.join(missing)}",
+            {"WWW-Authenticate": challenge},
+        )
+    return key
+
+
+def caller(connection: HTTPConnection) -> ApiKey | None:
+    """Return the key that a request carries; None if it carries none that is known."""
+    if "api_key" not in connection.scope:
+        keys = state_of(connection).settings.api_keys
+        connection.scope["api_key"] = _find_key(connection, keys) if keys else None
+    key: ApiKey | None = connection.scope["api_key"]
+    return key
+
+
+def client_name(connection: HTTPConnection) -> str | None:
+    """Return the name of the caller's key; None if it has none."""
+    key = caller(connection)
+    return key.name if key else None
+
+
+def _find_key(connection: HTTPConnection, keys: Sequence[ApiKey]) -> ApiKey | None:
+    scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
     digest = digest_of(presented.strip())
@@ -30,53 +120,44 @@ def identify(request: Request, keys: Sequence[ApiKey]) -> ApiKey | None:
     return found
 
 
-def authorize(request: Request, scope: str | None) -> None:
-    """Check that an identified request has `scope`; None means that no key may call.
+def required_scopes(dependant: Any) -> list[str] | None:
+    """Return the scopes that an operation declares; None if it declares none.
+
+    Args:
+        dependant: FastAPI's description of what the operation depends on.
+    """
+    scopes = None
+    for dependency in dependencies_of(dependant):
+        if dependency.call is api_key:
+            # In the order of FastAPI's SecurityScopes.
+            declared = [
+                *(dependency.parent_oauth_scopes or ()),
+                *(dependency.own_oauth_scopes or ()),
+            ]
+            scopes = [*(scopes or ()), *declared]
+    return scopes
+
+
+def dependencies_of(dependant: Any) -> Iterator[Any]:
+    """Yield each dependency, after those that it depends on itself."""
+    for dependency in dependant.dependencies:
+        yield from dependencies_of(dependency)
+        yield dependency
+
+
+def check_routes(app: FastAPI) -> None:
+    """Check that every route is public or declares a scope.
 
     Raises:
-        Unauthorized: the request has no key, or an unknown one.
-        Forbidden: its key lacks the scope.
+        SystemExit: one is not, or does not.
     """
-    key: ApiKey | None = request.scope["api_key"]
-    challenge = 'Bearer realm="items"'
-    if key is None:
-        if "authorization" in request.headers:
-            challenge += ', error="invalid_token"'
-        raise Unauthorized(headers={"WWW-Authenticate": challenge})
-    if scope not in key.scopes:
-        challenge += f', error="insufficient_scope", scope="{scope or ""}"'
-        detail = (
-            f"This operation requires the scope {scope}"
-            if scope
-            else "No scope is declared for this operation, so no key may call it"
-        )
-        raise Forbidden(detail, {"WWW-Authenticate": challenge})
-
-
-def require_scope(request: Request, scope: str) -> None:
-    """Check that a request that passed its route has one more scope.
-
-    Raises:
-        Forbidden: its key lacks the scope.
-    """
-    if state_of(request).settings.api_keys:
-        authorize(request, scope)
-
-
-def client_name(request: Request) -> str | None:
-    """Return the name of the key that `request` carries; None if keys are not in use."""
-    key: ApiKey | None = request.scope.get("api_key")
-    return key.name if key else None
-
-
-def takes_scope(scope: str) -> dict[str, Any]:
-    """Return the `openapi_extra` of an operation that requires this scope."""
-    return {"security": [{SCHEME: [scope]}]}
-
-
-def scope_of(openapi_extra: Mapping[str, Any] | None) -> str | None:
-    """Return the scope that an operation declares; None if it declares none."""
-    for requirement in (openapi_extra or {}).get("security", []):
-        for scope in requirement.get(SCHEME, []):
-            return str(scope)
-    return None
+    for route in iter_route_contexts(app.routes):
+        dependant = getattr(route, "dependant", None)
+        is_guarded = dependant is not None and required_scopes(dependant)
+        if route.path not in PUBLIC and not is_guarded:
+            methods = " ".join(sorted(route.methods or ()))
+            raise SystemExit(
+                f"{methods} {route.path} may be called without an API key. Add "
+                'dependencies=[requires("SCOPE")] to it, or its path to PUBLIC in '
+                "service/access/scopes.py"
+            )

@@ -9,6 +9,7 @@ from asyncpg.exceptions import PostgresError
 from sqlalchemy.exc import DBAPIError
 
 from service.cli.embedded import embedded_postgres
+from service.database.faults import Unreachable
 from service.settings import get_settings
 
 
@@ -21,6 +22,6 @@ def database() -> Iterator[None]:
             get_settings.cache_clear()
         try:
             yield
-        except (OSError, DBAPIError, PostgresError) as exc:
+        except (OSError, Unreachable, DBAPIError, PostgresError) as exc:
             reason = str(exc).partition("\n")[0]
             raise click.ClickException(f"The database: {reason}") from exc

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.database.coalescer import Coalescer
-from service.database.faults import is_data_fault, is_lost
+from service.database.faults import Unreachable, is_data_fault, is_lost, is_undone
 from service.observability.metrics import SET_SIZE, watch_queue
 from service.settings import Settings
 
@@ -20,6 +20,7 @@ def coalesce(
     settings: Settings,
     function: Callable[[AsyncConnection, Sequence[Call]], Awaitable[Sequence[Answer]]],
     *,
+    repeatable: bool = False,
     max_waiting: int | None = None,
     **options: Any,
 ) -> Coalescer[Call, Answer]:
@@ -29,6 +30,7 @@ def coalesce(
 
     Args:
         function: takes a connection and a set of calls; returns their answers in order.
+        repeatable: whether a set may run again after a lost connection, as reads may.
         max_waiting: maximum number of waiting calls; by default the setting `queue_limit`.
         options: further options of `Coalescer`.
     """
@@ -37,13 +39,19 @@ def coalesce(
 
     async def run(calls: Sequence[Call]) -> Sequence[Answer]:
         observe_size(len(calls))
-        async with asyncio.timeout(settings.request_timeout), engine.connect() as conn:
-            return await function(conn, calls)
+        try:
+            async with asyncio.timeout(settings.request_timeout), engine.connect() as conn:
+                return await function(conn, calls)
+        except TimeoutError as exc:
+            raise Unreachable from exc
+
+    def may_repeat(fault: Exception) -> bool:
+        return is_undone(fault) or (repeatable and is_lost(fault))
 
     coalescer = Coalescer(
         run,
         is_data_fault=is_data_fault,
-        is_lost=is_lost,
+        may_repeat=may_repeat,
         max_waiting=settings.queue_limit if max_waiting is None else max_waiting,
         **options,
     )

@@ -30,7 +30,7 @@ class Coalescer(Generic[Call, Answer]):
     4. Each caller gets the answer at the position of its own call.
     5. The size of a set, the number of waiting calls and their time are bounded.
     6. The number of sets in flight is bounded, and with it the connections they hold.
-    7. A set whose connection was lost is sent again only if it is `repeatable`.
+    7. A set is sent again, once, only after an error for which `may_repeat` is true.
 
     Args:
         run: takes one or more calls of one shape; returns their answers in order.
@@ -40,10 +40,9 @@ class Coalescer(Generic[Call, Answer]):
         max_waiting: maximum number of calls that wait for a set.
         max_wait: seconds that a call may wait. Where sets are expensive, calls would otherwise be
             sent just before their callers give up, and all of that work would be lost.
-        repeatable: whether a set may run twice, as reads may.
         is_data_fault: whether an error of `run` is caused by the content of a call, in which case
             `run` changed nothing.
-        is_lost: whether it is unknown what `run` changed, as after a lost connection.
+        may_repeat: whether a set may run once more after an error of `run`.
     """
 
     def __init__(
@@ -55,9 +54,8 @@ class Coalescer(Generic[Call, Answer]):
         max_sets: int,
         max_waiting: int,
         max_wait: float = inf,
-        repeatable: bool = False,
         is_data_fault: Callable[[Exception], bool],
-        is_lost: Callable[[Exception], bool],
+        may_repeat: Callable[[Exception], bool],
     ) -> None:
         self._run = run
         self._shape = shape
@@ -65,9 +63,8 @@ class Coalescer(Generic[Call, Answer]):
         self._max_sets = max_sets
         self._max_waiting = max_waiting
         self._max_wait = max_wait
-        self._repeatable = repeatable
         self._is_data_fault = is_data_fault
-        self._is_lost = is_lost
+        self._may_repeat = may_repeat
         # By shape, oldest first, with arrival times. A cancelled call leaves from the middle.
         self._waiting: dict[Hashable, dict[asyncio.Future[Answer], tuple[Call, float]]] = {}
         self._waiting_count = 0
@@ -170,9 +167,9 @@ class Coalescer(Generic[Call, Answer]):
         try:
             return await self._run(calls)
         except Exception as exc:
-            if self._repeatable and self._is_lost(exc):
-                return await self._run(calls)
-            raise
+            if not self._may_repeat(exc):
+                raise
+        return await self._run(calls)
 
     def _leave(self, shape: Hashable, future: asyncio.Future[Answer]) -> None:
         """Remove a call that still waits."""

@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.engine import AdaptedConnection, Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from service.database.faults import Unreachable
 from service.settings import Settings
 
 LOCK_TIMEOUT_MS = 3000
@@ -53,9 +55,18 @@ def create_engine(settings: Settings) -> AsyncEngine:
             },
         },
     )
+    event.listen(engine.sync_engine, "do_connect", _connect)
     event.listen(engine.sync_engine, "connect", _keep_alive)
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+def _connect(dialect: Dialect, record: Any, args: Any, options: Any) -> DBAPIConnection:
+    """Connect; tell a server that cannot be reached from other errors of the operating system."""
+    try:
+        return dialect.connect(*args, **options)
+    except OSError as exc:  # and TimeoutError
+        raise Unreachable(str(exc)) from exc
 
 
 def _keep_alive(connection: AdaptedConnection, record: Any) -> None:

@@ -15,10 +15,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 logger = structlog.get_logger(__name__)
 
+
+class Unreachable(Exception):
+    """No connection to the database could be made, or it did not answer in time.
+
+    It stands for the `OSError` or `TimeoutError` of the driver, which other code may raise as well.
+    """
+
+
 # What is raised when the database, or the connection to it, fails.
 FAULTS = (
     *(DBAPIError, PoolTimeoutError, InvalidRequestError),
-    *(PostgresError, InterfaceError, InternalClientError, OSError),
+    *(PostgresError, InterfaceError, InternalClientError, Unreachable),
 )
 
 
@@ -30,7 +38,8 @@ def log_fault(fault: Exception) -> None:
     """
     if isinstance(fault, InvalidRequestError) and not is_refused(fault):
         raise fault
-    logger.warning("database_fault", error=type(fault).__name__, sqlstate=sqlstate(fault))
+    cause = fault.__cause__ if isinstance(fault, Unreachable) and fault.__cause__ else fault
+    logger.warning("database_fault", error=type(cause).__name__, sqlstate=sqlstate(fault))
 
 
 def sqlstate(fault: BaseException | None) -> str | None:

@@ -1,15 +1,24 @@
-"""Connections for operations that are not coalesced: a bounded part of the pool."""
+"""Connections for operations that are not coalesced: a bounded part of the pool.
+
+`run` and `transaction` repeat work of which the database has certainly done nothing, such as a
+statement that met a connection the server had closed. They repeat nothing else of a request.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from service.database.engine import transactional
+from service.database.faults import FAULTS, is_undone
 from service.errors import QueueFull
 from service.observability.metrics import TRANSACTIONS
 from service.settings import Settings
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 # Maximum number of requests that wait for a connection: enough to keep all connections busy.
 MAX_WAITING = 150
@@ -34,6 +43,42 @@ class Sessions:
         self._max_waiting = min(settings.queue_limit, MAX_WAITING)
         self._timeout = settings.pool_timeout
 
+    async def run(
+        self,
+        function: Callable[Concatenate[AsyncConnection, Parameters], Awaitable[Result]],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Call a crud function of one statement, which commits by itself.
+
+        A row that many requests write is then locked for one statement, not for the round trips of
+        a transaction.
+
+        Raises:
+            QueueFull: too many requests wait for a connection, or this one waited too long.
+        """
+
+        async def call() -> Result:
+            async with self._turn(), self._engine.connect() as conn:
+                return await function(conn, *args, **kwargs)
+
+        return await repeat_if_undone(call)
+
+    async def transaction(self, function: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+        """Call `function` with a session in a transaction, and commit it.
+
+        `function` may run twice; it should do nothing but use the session.
+
+        Raises:
+            QueueFull: too many requests wait for a connection, or this one waited too long.
+        """
+
+        async def call() -> Result:
+            async with self.begin() as session:
+                return await function(session)
+
+        return await repeat_if_undone(call)
+
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
         """Yield a session in a transaction, committed when the block ends without an error.
@@ -43,19 +88,6 @@ class Sessions:
         """
         async with self._turn(), self._new.begin() as session:
             yield session
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection on which each statement commits by itself.
-
-        A row that many requests write is then locked for one statement, not for the round trips of
-        a transaction.
-
-        Raises:
-            QueueFull: too many requests wait for a connection, or this one waited too long.
-        """
-        async with self._turn(), self._engine.connect() as conn:
-            yield conn
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -77,3 +109,13 @@ class Sessions:
             raise QueueFull from None
         finally:
             self._waiting -= 1
+
+
+async def repeat_if_undone(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Return the result of `work`, which runs once more if the database did none of it."""
+    try:
+        return await work()
+    except FAULTS as fault:
+        if not is_undone(fault):
+            raise
+    return await work()

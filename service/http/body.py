@@ -1,8 +1,10 @@
 """Request bodies: bounded one by one and all together, and strict JSON."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTooLarge, InvalidInput, QueueFull
@@ -27,16 +29,26 @@ class MemoryBudget:
 
 
 class StrictRequest(Request):
-    """A request whose body is bounded and is a JSON object.
+    """A request whose body is bounded and strict JSON, and whose query is UTF-8.
 
     FastAPI's `max_body_size` bounds a body as well, but it is fixed when a route is declared, where
     ours are settings, and it has no bound on all bodies together.
     """
 
-    max_bytes: int
+    max_bytes = 0  # 0: the operation does not read JSON, and FastAPI reads what it takes
     budget: MemoryBudget
+    takes_object = True  # whether JSON of another type is refused
     taken = 0  # bytes of the budget
     _whole: bytes | None = None
+
+    @property
+    def query_params(self) -> QueryParams:
+        """Return the query; bytes that are not UTF-8 become surrogates, which our types refuse."""
+        if not hasattr(self, "_query_params"):
+            query = self.scope["query_string"].decode(errors="surrogateescape")
+            pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+            self._query_params = QueryParams(pairs)
+        return self._query_params
 
     async def body(self) -> bytes:
         """Read and return the body.
@@ -46,6 +58,8 @@ class StrictRequest(Request):
             QueueFull: the budget is spent.
             ClientDisconnect: the client disconnected before the end.
         """
+        if not self.max_bytes:
+            return await super().body()
         if self._whole is None:
             declared = self.headers.get("content-length", "")
             if declared.isdecimal() and int(declared) > self.max_bytes:
@@ -66,10 +80,10 @@ class StrictRequest(Request):
         return self._whole
 
     async def json(self) -> Any:
-        """Read and return the JSON object in the body.
+        """Read and return the JSON in the body.
 
         Raises:
-            InvalidInput: the body is empty, not JSON, or not an object.
+            InvalidInput: the body is empty, not JSON, or not an object where one is expected.
         """
         if not (body := await self.body()):
             raise _invalid("This is required")
@@ -78,7 +92,7 @@ class StrictRequest(Request):
         except NotJson as exc:
             raise _invalid(str(exc)) from None
         # Pydantic, as FastAPI calls it, would accept any object with attributes, such as a Decimal.
-        if not isinstance(content, dict):
+        if self.takes_object and not isinstance(content, dict):
             raise _invalid("Input should be an object")
         return content
 

@@ -36,7 +36,7 @@ def is_unmodified(request: Request, version: int) -> bool:
     return field == "*" or str(version) in [opaque for _, opaque in _tags(field) or []]
 
 
-def expected_versions(request: Request) -> list[int] | None:
+async def expected_versions(request: Request) -> list[int] | None:
     """Return the versions in If-Match; None if any version is accepted.
 
     Weak tags match nothing, as RFC 9110 requires a strong comparison.

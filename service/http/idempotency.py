@@ -27,7 +27,7 @@ QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 UNQUOTED = re.compile(r"[\x21\x23-\x7e][\x20-\x7e]*")
 
 
-def idempotency_key(request: Request) -> str | None:
+async def idempotency_key(request: Request) -> str | None:
     """Return the request's key without quotes; None if it has none.
 
     Raises:
@@ -53,7 +53,7 @@ async def once(
 
     Args:
         content: of the request; a repeated request must have the same.
-        act: does the work within the session's transaction.
+        act: does the work within the session's transaction, and nothing else; it may run twice.
 
     Raises:
         InProgress: the first request with this key is in progress.
@@ -63,7 +63,8 @@ async def once(
     owner = client_name(request) or ""
     asked = orjson.dumps([request.method, request.scope["path"], content], default=str)
     fingerprint = hashlib.sha256(asked).digest()
-    async with state.sessions.begin() as session:
+
+    async def act_once(session: AsyncSession) -> Response:
         if not await _locks(session, owner, key):
             raise InProgress
         if stored := await crud.find_answer(session, owner, key):
@@ -75,7 +76,9 @@ async def once(
         answer = StoredAnswer(fingerprint, response.status_code, headers, bytes(response.body))
         ttl = state.settings.idempotency_ttl
         await crud.store_answer(session, owner, key, answer, ttl)
-    return response
+        return response
+
+    return await state.sessions.transaction(act_once)
 
 
 async def _locks(session: AsyncSession, owner: str, key: str) -> bool:

@@ -12,7 +12,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, TimedOut, Unavailable
+from service.errors import TimedOut, Unavailable
 from service.http.deadline import Deadline, break_off
 from service.http.problem import problem
 from service.observability.logs import request_id
@@ -100,12 +100,15 @@ class RequestMiddleware:
                 if not status:  # the worker ends before the request
                     await problem(Request(scope), Unavailable())(scope, receive, send_and_note)
                 raise
-        except Exception:
+        except Exception as exc:
             if not deadline.passed:
                 logger.exception("unhandled_error")
                 if status:
                     raise  # too late for a response: the server closes the connection
-                await problem(Request(scope), ServiceError())(scope, receive, send_and_note)
+                handlers = scope["app"].exception_handlers
+                handler = handlers.get(500) or handlers[Exception]
+                response = await handler(Request(scope), exc)
+                await response(scope, receive, send_and_note)
         finally:
             deadline.lift()
             del scope["deadline"]  # breaks a reference cycle

@@ -7,8 +7,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from service.access.scopes import SCHEME
-
 MEANINGS = {
     400: "A header is not well formed",
     401: "There is no API key, or none that is known; where keys are in use",
@@ -92,7 +90,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def complete_openapi(app: FastAPI, *, has_keys: bool) -> None:
-    """Add the security scheme, where keys are in use, and the media type of problems."""
+    """Name the media type of problems, and omit the security scheme where no keys are in use."""
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
@@ -106,10 +104,8 @@ def complete_openapi(app: FastAPI, *, has_keys: bool) -> None:
             for path in schema["paths"].values():
                 for operation in path.values():
                     _complete(operation, is_open=not has_keys)
-            if has_keys:
-                schema["components"]["securitySchemes"] = {
-                    SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key"}
-                }
+            if not has_keys:
+                schema["components"].pop("securitySchemes", None)
             app.openapi_schema = schema
         return app.openapi_schema
 

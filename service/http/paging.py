@@ -92,9 +92,15 @@ def _list_address(request: Request) -> tuple[str, str]:
     """Return the request's address without its page, and the separator for a page parameter."""
     query = request.scope["query_string"].decode("latin-1")
     kept = "&".join([part for part in query.split("&") if part and not _is_place(part)])
-    path = quote(request.scope["path"])
+    path = address(request)
     # Encoded characters stay encoded; those that no address may have, such as ">", get encoded.
     return (f"{path}?{quote(kept, SAFE, 'latin-1')}", "&") if kept else (path, "?")
+
+
+def address(request: Request) -> str:
+    """Return the request's path as its client sees it, with the prefix that a gateway removes."""
+    root_path, path = request.scope.get("root_path", ""), request.scope["path"]
+    return quote(path if path.startswith(f"{root_path}/") else root_path + path)
 
 
 def _is_place(part: str) -> bool:

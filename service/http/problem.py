@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.database.faults import FAULTS, is_data_fault, is_lost, log_fault, sqlstate
+from service.database.revision import is_behind
 from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
 from service.observability.logs import request_id
+from service.state import state_of
 
 # Kind and title of errors that are not ours, by status.
 OTHERS = {
@@ -26,6 +28,8 @@ OTHERS = {
     405: ("method-not-allowed", "Method not allowed"),
     429: ("too-many-requests", "Too many requests"),
 }
+
+UNDEFINED = ("42P01", "42703")  # SQLSTATE of an unknown table or column
 
 # Replacements for Pydantic's messages that use Python terms.
 MESSAGES = {
@@ -40,6 +44,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Make `app` return every error as a problem."""
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_defect)  # called by RequestMiddleware
     for fault in FAULTS:
         app.add_exception_handler(fault, _on_database_fault)
 
@@ -66,6 +71,10 @@ def problem(request: Request, error: HTTPException) -> Response:
         dict(error.headers or {}),
         media_type="application/problem+json",
     )
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    return problem(request, ServiceError())
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -105,20 +114,28 @@ def _where_and_why(fault: Mapping[str, Any]) -> dict[str, str]:
         pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
         return {"pointer": f"#{pointer}", "detail": detail}
     name = str(path[0]) if path else source
-    return {"parameter": name[:100], "detail": detail}
+    return {"parameter": printable(name), "detail": detail}
+
+
+def printable(name: str) -> str:
+    """Return the start of a parameter's name, without bytes that are not UTF-8."""
+    return name[:100].encode(errors="replace").decode()
 
 
 async def _on_database_fault(request: Request, fault: Exception) -> Response:
+    if sqlstate(fault) in UNDEFINED and not await _is_schema_behind(request):
+        raise fault  # a defect of a statement
     log_fault(fault)
     return problem(request, database_error(fault))
 
 
-def database_error(fault: Exception) -> ServiceError:
-    """Return the error for a client whose request met `fault`.
+async def _is_schema_behind(request: Request) -> bool:
+    state = state_of(request)
+    return is_behind(await state.find_revision(None), state.revisions)
 
-    Args:
-        fault: SQLAlchemy's error or, if connecting failed, asyncpg's or the operating system's.
-    """
+
+def database_error(fault: Exception) -> ServiceError:
+    """Return the error for a client whose request met `fault`, one of `FAULTS`."""
     state = sqlstate(fault) or ""
     if is_data_fault(fault):
         return InvalidInput([{"pointer": "#", "detail": "The database rejected the data"}])
@@ -128,7 +145,7 @@ def database_error(fault: Exception) -> ServiceError:
         )
     if state in ("57014", "55P03"):
         return Unavailable("The database took too long; try again shortly")
-    if state in ("42P01", "42703"):
+    if state in UNDEFINED:
         return Unavailable("The database's schema is older than the service")
     if state == "42501":
         return Unavailable("The service's database role lacks a grant")

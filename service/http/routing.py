@@ -1,34 +1,26 @@
-"""Routes: access checks first, then a strict reading of query and body, then the operation.
+"""Routes that check first, read strictly, and call plain operations directly.
 
-FastAPI solves an operation's dependencies for each request, which costs more than the rest of a
-small one. So an operation whose parameters are plain (the request, path values, one query model,
-one body model) is called directly, with arguments validated by the same Pydantic types. Any other,
-such as one with `Depends`, takes FastAPI's path. Both are declared and documented as in FastAPI.
+They are declared and documented as in FastAPI. Where an operation takes what `http/direct.py` does
+not compile, or a test overrides a dependency, FastAPI's own path serves it with equal results.
 """
 
-import inspect
-from collections.abc import Callable, Collection, Coroutine
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
-from urllib.parse import parse_qsl
+from collections.abc import Collection
+from typing import Any, ClassVar
 
-from fastapi import Request, Response, params
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI, Request, Response, params
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from fastapi.security import SecurityScopes
+from pydantic import BaseModel
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
-from service.access.scopes import scope_of
-from service.database.faults import is_undone
+from service.access.limits import count_request
+from service.access.scopes import api_key, dependencies_of, required_scopes
 from service.errors import InvalidInput, UnsupportedMediaType
 from service.http.body import StrictRequest
-from service.http.problem import MESSAGES
+from service.http.direct import Handler, compile_operation
+from service.http.problem import MESSAGES, printable
 from service.state import state_of
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
@@ -46,27 +38,23 @@ class IdConvertor(StringConvertor):
 register_url_convertor("id", IdConvertor())
 
 
-class RepeatingRoute(APIRoute):
-    """A route that repeats what the database has certainly not done."""
-
-    def get_route_handler(self) -> Handler:
-        """Wrap FastAPI's handler, as FastAPI documents for this hook."""
-        return _again_if_undone(super().get_route_handler())
-
-
 class StrictRoute(APIRoute):
-    """A route that checks access before it reads the request, and refuses unknown parameters."""
+    """A route that checks access before it reads the body, and refuses unknown parameters."""
 
     max_bytes_setting: ClassVar[str] = "max_body_bytes"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        direct = _call_directly(self.endpoint, set(self.param_convertors))
-        if direct is not None and not self.dependencies:
+    def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self._options = options
+        direct = compile_operation(self, checked=(api_key, count_request))
+        if direct is not None:
             # Without the exit stacks that FastAPI opens for dependencies.
-            handle = self._checked(direct)
+            handle, solve = self._checked(direct), self.app
 
             async def app(scope: Scope, receive: Receive, send: Send) -> None:
+                if scope["app"].dependency_overrides:
+                    await solve(scope, receive, send)
+                    return
                 response = await handle(StrictRequest(scope, receive, send))
                 await response(scope, receive, send)
 
@@ -74,35 +62,46 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Put the checks before FastAPI's handler, as FastAPI documents for this hook."""
-        return self._checked(_end_dependencies(super().get_route_handler()))
+        return self._checked(_read_first(super().get_route_handler()))
+
+    def bound_to(self, app: FastAPI) -> "StrictRoute":
+        """Return this route as one of `app`, with the dependencies of all its operations."""
+        dependencies = [*app.router.dependencies, *self.dependencies]
+        options = self._options | {
+            "dependencies": dependencies,
+            "dependency_overrides_provider": app,
+        }
+        return type(self)(self.path, self.endpoint, **options)
 
     def _checked(self, handle: Handler) -> Handler:
-        queries = [parameter.field_info.annotation for parameter in self.dependant.query_params]
-        # A query model refuses unknown parameters by itself.
-        has_model = any(isinstance(q, type) and issubclass(q, BaseModel) for q in queries)
-        known = {parameter.alias for parameter in self.dependant.query_params}
-        takes_json = self.body_field is not None
-        scope = scope_of(self.openapi_extra)
+        scopes = required_scopes(self.dependant)
+        security_scopes = SecurityScopes(scopes)
+        known, has_model = _query_of(self.dependant)
+        body = self.body_field.field_info if self.body_field else None
+        takes_json = body is not None and not isinstance(body, params.Form)
+        takes_object = _is_model(body.annotation) if body is not None else False
         media_types = PATCH_TYPES if "PATCH" in (self.methods or ()) else None
-        handle_again = _again_if_undone(handle)
 
         async def check_and_handle(request: Request) -> Response:
-            state = state_of(request)
-            if (gate := state.gate) is not None:
-                await gate.admit(request, scope)
+            if not request.app.dependency_overrides:
+                await count_request(request)
+                if scopes is not None:
+                    await api_key(request, security_scopes)
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)
-            if takes_json:
-                if not isinstance(request, StrictRequest):
-                    request = StrictRequest(request.scope, request.receive)
-                request.max_bytes = getattr(state.settings, self.max_bytes_setting)
-                request.budget = state.body_budget
-                _refuse_non_json(request, media_types)
-                try:
-                    return await handle_again(request)
-                finally:
-                    state.body_budget.left += request.taken
-            return await handle_again(request)
+            if not isinstance(request, StrictRequest):
+                request = StrictRequest(request.scope, request.receive)
+            if not takes_json:
+                return await handle(request)
+            state = state_of(request)
+            request.max_bytes = getattr(state.settings, self.max_bytes_setting)
+            request.budget = state.body_budget
+            request.takes_object = takes_object
+            _refuse_non_json(request, media_types)
+            try:
+                return await handle(request)
+            finally:
+                state.body_budget.left += request.taken
 
         return check_and_handle
 
@@ -113,104 +112,46 @@ class BulkRoute(StrictRoute):
     max_bytes_setting = "max_bulk_bytes"
 
 
-def _again_if_undone(handle: Handler) -> Handler:
-    """Return a handler that runs `handle` once more if nothing was done.
+def include(app: FastAPI, router: APIRouter) -> None:
+    """Add the operations of a router of StrictRoutes to `app`.
 
-    That is correct for a handler of one transaction, one statement, or one coalesced call.
+    In place of `app.include_router`, which works too, but matches each request twice and serves all
+    operations by FastAPI's own path.
     """
+    for route in router.routes:
+        assert isinstance(route, StrictRoute)
+        app.router.routes.append(route.bound_to(app))
 
-    async def handle_again(request: Request) -> Response:
-        try:
-            return await handle(request)
-        except (DBAPIError, InvalidRequestError) as exc:
-            if not is_undone(exc):
-                raise
+
+def _read_first(handle: Handler) -> Handler:
+    async def read_and_handle(request: Request) -> Response:
+        if isinstance(request, StrictRequest) and request.max_bytes:
+            await request.body()  # FastAPI would make a 400 of whatever this raises
         return await handle(request)
 
-    return handle_again
+    return read_and_handle
 
 
-def _end_dependencies(handle: Handler) -> Handler:
-    """Give FastAPI's handler an exit stack of its own, so that it may run twice."""
-
-    async def handle_and_end(request: Request) -> Response:
-        if isinstance(request, StrictRequest):
-            await request.body()  # FastAPI would make a 400 of whatever this raises
-        async with AsyncExitStack() as stack:
-            request.scope["fastapi_function_astack"] = stack  # in place of the route's
-            return await handle(request)
-
-    return handle_and_end
+def _query_of(dependant: Any) -> tuple[set[str], bool]:
+    """Return the query parameters of an operation and its dependencies, and whether a model, which
+    refuses unknown parameters by itself, is among them."""
+    names, has_model = set(), False
+    for part in (*dependencies_of(dependant), dependant):
+        for parameter in part.query_params:
+            has_model = has_model or _is_model(parameter.field_info.annotation)
+            names.add(parameter.alias)
+    return names, has_model
 
 
-@dataclass(slots=True)
-class _Arguments:
-    """The source of each argument of an operation, and what validates it."""
-
-    request: str | None = None
-    path: dict[str, TypeAdapter[Any]] = field(default_factory=dict)
-    query: dict[str, TypeAdapter[Any]] = field(default_factory=dict)
-    body: dict[str, TypeAdapter[Any]] = field(default_factory=dict)
-
-
-def _call_directly(endpoint: Callable[..., Any], in_path: set[str]) -> Handler | None:
-    """Return a handler that calls `endpoint` directly; None if its parameters are not plain."""
-    source = _Arguments()
-    hints = get_type_hints(endpoint, include_extras=True)
-    for name in inspect.signature(endpoint).parameters:
-        hint = hints[name]
-        base, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        is_model = isinstance(base, type) and issubclass(base, BaseModel)
-        if base is Request:
-            source.request = name
-        elif name in in_path:
-            source.path[name] = TypeAdapter(hint)
-        elif is_model and any(isinstance(extra, params.Query) for extra in extras):
-            source.query[name] = TypeAdapter(base)
-        elif is_model and not extras:
-            source.body[name] = TypeAdapter(base)
-        else:
-            return None
-    if len(source.query) > 1 or len(source.body) > 1:
-        return None  # FastAPI has its own rules for those
-
-    async def read_and_call(request: Request) -> Response:
-        arguments: dict[str, Any] = {}
-        if source.request:
-            arguments[source.request] = request
-        for name, adapter in source.path.items():
-            arguments[name] = _validate(adapter, request.path_params[name], "path", name)
-        for name, adapter in source.query.items():
-            arguments[name] = _validate(adapter, _read_query(request), "query")
-        for name, adapter in source.body.items():
-            arguments[name] = _validate(adapter, await request.json(), "body")
-        response: Response = await endpoint(**arguments)
-        return response
-
-    return read_and_call
-
-
-def _read_query(request: Request) -> dict[str, str]:
-    # Bytes that are not UTF-8 become surrogates, which none of our types accepts.
-    query = request.scope["query_string"].decode(errors="surrogateescape")
-    return dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
-
-
-def _validate(adapter: TypeAdapter[Any], value: Any, *where: str) -> Any:
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as exc:
-        faults = exc.errors(include_url=False, include_input=False)
-        raise RequestValidationError(
-            [{**fault, "loc": (*where, *fault["loc"])} for fault in faults]
-        ) from None
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _refuse_unknown(request: Request, known: set[str]) -> None:
     if unknown := request.query_params.keys() - known:
         raise InvalidInput(
             [
-                {"parameter": name[:100], "detail": MESSAGES["extra_forbidden"]}
+                {"parameter": printable(name), "detail": MESSAGES["extra_forbidden"]}
                 for name in sorted(unknown)
             ]
         )

@@ -1,22 +1,23 @@
 """Items over HTTP. To add a resource, copy this file and `item.py` in each other layer."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from service.access.scopes import require_scope, takes_scope
+from service.access.limits import limiter, reads, writes
+from service.access.scopes import require_scope, requires
 from service.crud import item as crud
 from service.database.calls import coalesce
 from service.database.engine import transactional
 from service.domain.item import Item, ItemPage, ItemQuery
 from service.errors import NotFound, PreconditionFailed
-from service.http.conditional import check_version, expected_versions, is_unmodified
-from service.http.idempotency import idempotency_key, once
+from service.http.conditional import check_version, is_unmodified
+from service.http.dependencies import ExpectedVersions, IdempotencyKey, SessionsOf
+from service.http.idempotency import once
 from service.http.openapi import operation_id, problems, takes_headers
-from service.http.paging import cursor_links, decode_cursor, encode_cursor, page_links
+from service.http.paging import address, cursor_links, decode_cursor, encode_cursor, page_links
 from service.http.responses import json_response, not_modified, versioned_response
 from service.http.routing import StrictRoute
 from service.schemas.base import Int64
@@ -58,6 +59,11 @@ class ItemCalls:
         return await lane(query)
 
 
+async def item_calls(request: Request) -> ItemCalls:
+    """Return the coalesced calls of the application."""
+    return state_of(request).items
+
+
 router = APIRouter(
     prefix="/items",
     tags=["items"],
@@ -79,6 +85,7 @@ TAKES_MERGE_PATCH = {
 }
 NO_SUCH_ITEM = "There is no item with this id"
 
+Calls = Annotated[ItemCalls, Depends(item_calls)]
 ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
 
 
@@ -89,18 +96,22 @@ ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
     status_code=201,
     response_description="The stored item; `Location` is its address",
     responses=problems(400, 409, 413, 422) | {201: {"links": LINKS}},
-    openapi_extra=takes_scope("items:write") | takes_headers("Idempotency-Key"),
+    dependencies=[requires("items:write")],
+    openapi_extra=takes_headers("Idempotency-Key"),
 )
-async def create_item(request: Request, body: ItemCreate) -> Response:
+@limiter.shared_limit(writes, scope="write")
+async def create_item(
+    request: Request, body: ItemCreate, calls: Calls, key: IdempotencyKey
+) -> Response:
     """Store an item. With a 201 it is committed."""
     row = body.to_domain().to_dict()
-    if key := idempotency_key(request):
+    if key is None:
+        return _created(request, await calls.create(row))
 
-        async def create(session: AsyncSession) -> Response:
-            return _created(*await crud.create_many(session, [row]))
+    async def create(session: AsyncSession) -> Response:
+        return _created(request, *await crud.create_many(session, [row]))
 
-        return await once(request, key, row, create)
-    return _created(await state_of(request).items.create(row))
+    return await once(request, key, row, create)
 
 
 @router.get(
@@ -109,15 +120,18 @@ async def create_item(request: Request, body: ItemCreate) -> Response:
     response_model=ItemList,
     response_description="One page of items and their number; `Link` has the pages around it",
     responses=problems(422),
-    openapi_extra=takes_scope("items:read"),
+    dependencies=[requires("items:read")],
 )
-async def list_items(request: Request, query: Annotated[ItemListQuery, Query()]) -> Response:
+@limiter.shared_limit(reads, scope="read")
+async def list_items(
+    request: Request, query: Annotated[ItemListQuery, Query()], calls: Calls
+) -> Response:
     """List the matching items, page by page. A page past the end is empty."""
     asked = query.to_domain()
     order = (asked.sort, asked.filter)
     if query.cursor is not None:
         asked.after = decode_cursor(query.cursor, order, query.position)
-    page = await state_of(request).items.list(asked)
+    page = await calls.list(asked)
     next_cursor = encode_cursor(order, asked.position(page.items[-1])) if page.has_more else None
     pages = None if page.total is None else -(-page.total // query.per_page)
     if asked.after:
@@ -145,11 +159,13 @@ async def list_items(request: Request, query: Annotated[ItemListQuery, Query()])
     response_model=ItemRead,
     response_description="The item; `ETag` is its version",
     responses=problems(404, 422) | {304: {"description": "The client has the current version"}},
-    openapi_extra=takes_scope("items:read") | takes_headers("If-None-Match"),
+    dependencies=[requires("items:read")],
+    openapi_extra=takes_headers("If-None-Match"),
 )
-async def get_item(request: Request, item_id: ItemId) -> Response:
+@limiter.shared_limit(reads, scope="read")
+async def get_item(request: Request, item_id: ItemId, calls: Calls) -> Response:
     """Read one item, active or not."""
-    item = await state_of(request).items.get(item_id)
+    item = await calls.get(item_id)
     if item is None:
         raise NotFound(NO_SUCH_ITEM)
     return not_modified(item) if is_unmodified(request, item.version) else versioned_response(item)
@@ -161,11 +177,21 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
     response_model=ItemRead,
     response_description="The item after the change",
     responses=problems(400, 404, 412, 413, 422, 428),
-    openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
+    dependencies=[requires("items:write")],
+    openapi_extra=takes_headers("If-Match"),
 )
-async def replace_item(request: Request, item_id: ItemId, body: ItemReplace) -> Response:
+@limiter.shared_limit(writes, scope="write")
+async def replace_item(
+    item_id: ItemId,
+    body: ItemReplace,
+    versions: ExpectedVersions,
+    sessions: SessionsOf,
+    calls: Calls,
+) -> Response:
     """Replace an item's content; omitted fields return to their defaults."""
-    return await _update(request, item_id, body.to_domain().to_dict())
+    values = body.to_domain().to_dict()
+    (item,) = await sessions.run(crud.update_many, [item_id], values, versions)
+    return versioned_response(item) if item else await _refuse(calls, item_id, versions)
 
 
 @router.patch(
@@ -174,11 +200,24 @@ async def replace_item(request: Request, item_id: ItemId, body: ItemReplace) -> 
     response_model=ItemRead,
     response_description="The item after the change",
     responses=problems(400, 404, 412, 413, 415, 422, 428),
-    openapi_extra=takes_scope("items:write") | takes_headers("If-Match") | TAKES_MERGE_PATCH,
+    dependencies=[requires("items:write")],
+    openapi_extra=takes_headers("If-Match") | TAKES_MERGE_PATCH,
 )
-async def update_item(request: Request, item_id: ItemId, body: ItemUpdate) -> Response:
+@limiter.shared_limit(writes, scope="write")
+async def update_item(
+    item_id: ItemId,
+    body: ItemUpdate,
+    versions: ExpectedVersions,
+    sessions: SessionsOf,
+    calls: Calls,
+) -> Response:
     """Change the fields that are sent; null clears `description` or `price`."""
-    return await _update(request, item_id, body.changes())
+    if values := body.changes():
+        (item,) = await sessions.run(crud.update_many, [item_id], values, versions)
+    else:
+        item = await calls.get(item_id)
+        check_version(item, versions)
+    return versioned_response(item) if item else await _refuse(calls, item_id, versions)
 
 
 @router.delete(
@@ -187,11 +226,16 @@ async def update_item(request: Request, item_id: ItemId, body: ItemUpdate) -> Re
     status_code=204,
     response_description="The item is inactive, or deleted",
     responses=problems(400, 404, 412, 422, 428),
-    openapi_extra=takes_scope("items:write") | takes_headers("If-Match"),
+    dependencies=[requires("items:write")],
+    openapi_extra=takes_headers("If-Match"),
 )
+@limiter.shared_limit(writes, scope="write")
 async def delete_item(
     request: Request,
     item_id: ItemId,
+    versions: ExpectedVersions,
+    sessions: SessionsOf,
+    calls: Calls,
     permanent: Annotated[
         bool, Query(description="Delete the item permanently; requires the scope `items:delete`")
     ] = False,
@@ -200,31 +244,18 @@ async def delete_item(
     if permanent:
         require_scope(request, "items:delete")
     delete_many = crud.delete_many if permanent else crud.deactivate_many
-    versions = expected_versions(request)
-    async with state_of(request).sessions.connect() as conn:
-        if item_id not in await delete_many(conn, [item_id], versions):
-            await _refuse(conn, item_id, versions)
+    if item_id not in await sessions.run(delete_many, [item_id], versions):
+        await _refuse(calls, item_id, versions)
     return Response(status_code=204)
 
 
-def _created(item: Item) -> Response:
-    return versioned_response(item, 201, [(b"location", f"/items/{item.id}".encode())])
+def _created(request: Request, item: Item) -> Response:
+    location = f"{address(request)}/{item.id}"
+    return versioned_response(item, 201, [(b"location", location.encode())])
 
 
-async def _update(request: Request, item_id: int, values: Mapping[str, Any]) -> Response:
-    """Set `values` in the item, if it has a version that the client expects."""
-    versions = expected_versions(request)
-    async with state_of(request).sessions.connect() as conn:
-        if values:
-            (item,) = await crud.update_many(conn, [item_id], values, versions)
-        else:
-            (item,) = await crud.get_many(conn, [item_id])
-            check_version(item, versions)
-        return versioned_response(item) if item else await _refuse(conn, item_id, versions)
-
-
-async def _refuse(conn: AsyncConnection, item_id: int, versions: list[int] | None) -> NoReturn:
+async def _refuse(calls: ItemCalls, item_id: int, versions: list[int] | None) -> NoReturn:
     """Raise the reason why a write found no item: it is missing, or has another version."""
-    if versions is not None and (await crud.get_many(conn, [item_id]))[0]:
+    if versions is not None and await calls.get(item_id):
         raise PreconditionFailed
     raise NotFound(NO_SUCH_ITEM)

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.access.scopes import takes_scope
+from service.access.limits import limiter, reads
+from service.access.scopes import requires
 from service.crud import item as crud
 from service.database.engine import transactional
 from service.domain.item import Item, ItemFilter
@@ -81,8 +82,9 @@ router = APIRouter(
     response_description="The items by id: one JSON object a line, or CSV with a header line",
     responses=problems(406, 422)
     | {200: {"content": {type_: {"schema": {"type": "string"}} for type_ in MEDIA_TYPES.values()}}},
-    openapi_extra=takes_scope("items:read"),
+    dependencies=[requires("items:read")],
 )
+@limiter.shared_limit(reads, scope="read")
 async def export_items(request: Request, query: Annotated[ItemExportQuery, Query()]) -> Response:
     """Send all matching items in one consistent snapshot."""
     format_ = query.format or _accepted_format(",".join(request.headers.getlist("accept")))

@@ -10,7 +10,6 @@ from service import __version__
 from service.database.revision import is_behind
 from service.errors import Unavailable
 from service.http.openapi import operation_id, problems
-from service.http.routing import RepeatingRoute
 from service.observability.metrics import exposition
 from service.schemas.base import Schema
 from service.state import state_of
@@ -19,7 +18,6 @@ metrics_router = APIRouter()
 router = APIRouter(
     prefix="/health",
     tags=["system"],
-    route_class=RepeatingRoute,
     generate_unique_id_function=operation_id,
 )
 

@@ -1,16 +1,17 @@
 """Who may call: each operation takes one scope, and a request without it is refused."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import combinations
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Response, WebSocket
+from starlette.routing import Route
 
+from service.access.scopes import requires
 from service.domain.api_key import SCOPES, create_key, digest_of, parse_keys
-from service.http.responses import json_response
 from service.http.routing import StrictRoute
 from service.main import create_app
 from service.settings import Settings
@@ -157,21 +158,76 @@ async def test_a_permanent_delete_takes_one_more_scope(
     assert (await client.get("/items/1", headers=bearer(KEY))).status_code == 404
 
 
-async def test_an_operation_without_a_scope_is_refused_to_every_key(settings: Settings) -> None:
-    app = create_app(settings)
+def plain(app: FastAPI) -> None:
+    app.get("/secret")(lambda: "secret")
+
+
+def strict(app: FastAPI) -> None:
     router = APIRouter(route_class=StrictRoute)
+    router.get("/secret")(lambda: "secret")
+    app.include_router(router)
 
-    @router.get("/secret")
-    async def secret() -> Response:
-        return json_response("secret")
 
-    app.router.routes.extend(router.routes)
+def below(app: FastAPI) -> None:
+    router = APIRouter(dependencies=[Depends(lambda: None)])
+    router.get("/secret")(lambda: "secret")
+    outer = APIRouter()
+    outer.include_router(router, prefix="/below")
+    app.include_router(outer)
+
+
+def starlette(app: FastAPI) -> None:
+    app.router.routes.append(Route("/secret", lambda request: Response("secret")))
+
+
+def websocket(app: FastAPI) -> None:
+    @app.websocket("/secret")
+    async def secret(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+
+def mounted(app: FastAPI) -> None:
+    app.mount("/secret", FastAPI())
+
+
+@pytest.mark.parametrize("add", [plain, strict, below, starlette, websocket, mounted])
+async def test_with_keys_a_route_without_a_scope_keeps_the_service_from_starting(
+    settings: Settings, add: Callable[[FastAPI], None]
+) -> None:
+    app = create_app(settings)
+    add(app)
+    with pytest.raises(SystemExit, match="/secret may be called without an API key"):
+        async with serving(app):
+            pass
+
+
+async def test_without_keys_no_route_needs_a_scope(settings: Settings) -> None:
+    settings.api_keys = ()
+    app = create_app(settings)
+    plain(app)
     async with serving(app) as client:
-        answers = [await client.get("/secret", headers=bearer(key)) for key in (None, WRONG, KEY)]
+        assert (await client.get("/secret")).json() == "secret"
 
-    assert [answer.status_code for answer in answers] == [401, 401, 403]
-    assert answers[2].headers["www-authenticate"].endswith('scope=""')
-    assert "None" not in answers[2].text
+
+@pytest.mark.parametrize("where", ["route", "router", "include", "method"])
+async def test_a_scope_may_be_declared_wherever_fastapi_takes_dependencies(
+    settings: Settings, where: str
+) -> None:
+    app = create_app(settings)
+    needs = {where: [requires(WRITE)]}
+    router = APIRouter(dependencies=needs.get("router"))
+    router.get("/secret", dependencies=needs.get("route"))(lambda: "secret")
+    app.include_router(router, dependencies=needs.get("include"))
+    if where == "method":
+        app.router.routes.pop()
+        app.get("/secret", dependencies=needs["method"])(lambda: "secret")
+    async with serving(app) as client:
+        answers = [
+            await client.get("/secret", headers=bearer(key))
+            for key in (None, WRONG, KEYS[(READ,)], KEYS[(WRITE,)])
+        ]
+
+    assert [answer.status_code for answer in answers] == [401, 401, 403, 200]
 
 
 async def test_an_unknown_credential_gets_401_and_is_not_repeated(

@@ -10,7 +10,7 @@ import pytest
 from limits.aio.storage import MemoryStorage
 from pydantic import SecretStr
 
-from service.access import limits
+from service.access import counters
 from service.domain.api_key import SCOPES, create_key, parse_keys
 from service.main import create_app
 from service.settings import Settings
@@ -171,8 +171,8 @@ async def test_a_new_window_begins_with_a_new_count(settings: Settings) -> None:
 async def test_expired_counters_are_removed_from_memory(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.01)
-    storage = cast(MemoryStorage, limits._create_storage(settings))
+    monkeypatch.setattr(counters, "SWEEP_INTERVAL", 0.01)
+    storage = cast(MemoryStorage, counters._create_storage(None))
     await storage.incr("kept", 3600)
     await storage.incr("expired", 1)
     await until(lambda: "expired" not in storage.storage)
@@ -237,7 +237,7 @@ async def test_applications_share_the_counts_in_redis(settings: Settings, redis:
 async def test_requests_pass_uncounted_while_redis_is_silent(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REDIS_PAUSE", 0.1)
+    monkeypatch.setattr(counters, "REDIS_PAUSE", 0.1)
     redis.reset()
     url = SecretStr(redis.proxy_url)
     async with limited(settings, rate_limit_read="1/hour", redis_url=url) as ask:

@@ -244,10 +244,12 @@ async def test_a_caller_cancelled_while_it_waits_frees_its_place(db: FakeDatabas
 
 
 async def test_a_caller_cancelled_as_the_batch_in_flight_ends_is_not_sent(db: FakeDatabase) -> None:
-    tasks = await start_each(coalescer(db), 1, 2, 3)
+    coalesced = coalescer(db)
+    tasks = await start_each(coalesced, 1, 2, 3)
     resolve(db.in_flight[0], None)
     tasks[1].cancel()
     await settle()
+    assert coalesced.waiting == 0
     await db.answer()
 
     assert db.batches == [[1], [3]]

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from service.access import limits
+from service.access import counters
 from service.settings import Settings
 from tests.support.redis import Redis, new_redis, patience
 from tests.support.waiting import TIMEOUT
@@ -82,7 +82,7 @@ async def test_requests_pass_uncounted_while_redis_is_unavailable(
         await write_until_limited(client)
     before = await failures(client)
     await asyncio.to_thread(FAULTS[fault], redis)
-    monkeypatch.setattr(limits, "REDIS_PAUSE", TIMEOUT)
+    monkeypatch.setattr(counters, "REDIS_PAUSE", TIMEOUT)
 
     with capture_logs() as lines:
         answers = await asyncio.gather(*(write(client) for _ in range(BURST)))
@@ -103,7 +103,7 @@ async def test_requests_pass_uncounted_while_redis_is_unavailable(
 async def test_limits_hold_again_when_redis_is_back(
     redis: Redis, client: httpx.AsyncClient, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REDIS_PAUSE", 0.1)
+    monkeypatch.setattr(counters, "REDIS_PAUSE", 0.1)
     with patience():
         assert len(await write_until_limited(client)) == LIMIT
     await asyncio.to_thread(FAULTS[fault], redis)
@@ -135,8 +135,8 @@ async def test_a_request_that_a_slow_redis_does_not_count_passes(
     bursts: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "REDIS_TIMEOUT", 0.15)
-    monkeypatch.setattr(limits, "REDIS_PAUSE", 0.1)
+    monkeypatch.setattr(counters, "REDIS_TIMEOUT", 0.15)
+    monkeypatch.setattr(counters, "REDIS_PAUSE", 0.1)
     before = await failures(client)
     redis.delay, redis.handshake = delay, handshake
     answers = []

@@ -84,8 +84,11 @@ async def locked_table(app: FastAPI) -> AsyncIterator[None]:
 
 def lengthen_deadline(app: FastAPI) -> None:
     """Give requests that begin from now on as much time as a busy machine needs."""
-    assert isinstance(app.middleware_stack, RequestMiddleware)
-    app.middleware_stack.timeout = state_of(app).settings.request_timeout = TIMEOUT
+    layer: Any = app.middleware_stack or app.build_middleware_stack()
+    app.middleware_stack = layer
+    while not isinstance(layer, RequestMiddleware):
+        layer = layer.app
+    layer.timeout = state_of(app).settings.request_timeout = TIMEOUT
 
 
 def exceeded() -> float:

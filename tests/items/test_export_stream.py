@@ -253,7 +253,7 @@ async def test_a_fault_before_the_first_byte_is_a_problem_and_frees_the_slot(
     try:
         for form in FORMS * SLOTS:
             answer = await web.get(EXPORT, params={"format": form})
-            check_problem(answer, 503, "unavailable")
+            check_problem(answer, 500, "internal-error")
     finally:
         await execute(app, "ALTER TABLE gone RENAME TO items")
 

@@ -65,13 +65,19 @@ async def settle(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def coalescer(run: FakeDatabase | Callable[..., Any], **options: Any) -> Coalescer[Any, Any]:
-    """Return a coalescer that sends one batch at a time, unless `options` say otherwise."""
+def coalescer(
+    run: FakeDatabase | Callable[..., Any], repeatable: bool = False, **options: Any
+) -> Coalescer[Any, Any]:
+    """Return a coalescer that sends one batch at a time, unless `options` say otherwise.
+
+    Args:
+        repeatable: whether a batch may run again after `Lost`.
+    """
     defaults: dict[str, Any] = {
         "max_sets": 1,
         "max_waiting": 1000,
         "is_data_fault": lambda error: isinstance(error, DataFault),
-        "is_lost": lambda error: isinstance(error, Lost),
+        "may_repeat": lambda error: repeatable and isinstance(error, Lost),
     }
     return Coalescer(run.run if isinstance(run, FakeDatabase) else run, **defaults | options)
 

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis as Client
 from redis import RedisError
 
-from service.access import limits
+from service.access import counters
 from tests.support.database import docker_answers
 from tests.support.processes import free_port
 from tests.support.waiting import TIMEOUT, wait_until
@@ -163,5 +163,5 @@ def _server_command(port: int) -> list[str]:
 def patience() -> Iterator[None]:
     """Let an application in this process wait for Redis however long its answers take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "REDIS_TIMEOUT", TIMEOUT)
+        patch.setattr(counters, "REDIS_TIMEOUT", TIMEOUT)
         yield
