@@ -1,4 +1,4 @@
-"""Gunicorn's configuration. What users change is a setting of the service (service/settings.py)."""
+"""Gunicorn's configuration. Users configure the service by its settings (service/settings.py)."""
 
 import os
 import shutil
@@ -19,21 +19,21 @@ workers = settings.web_concurrency
 worker_class = "service.server.worker.Worker"
 forwarded_allow_ips = settings.forwarded_allow_ips
 
-# Threads for DNS lookups: a lookup of a database that is gone may hang for many seconds.
+# Threads for DNS lookups: looking up a database that vanished may block for many seconds.
 os.environ.setdefault("UV_THREADPOOL_SIZE", "16")
 backlog = 2048
-keepalive = 75  # seconds; longer than a proxy's, so that the proxy closes idle connections first
-timeout = 30  # seconds; a worker whose event loop is blocked for so long is replaced
+keepalive = 75  # seconds; above the proxy's, so that the proxy closes idle connections first
+timeout = 30  # seconds; a worker whose event loop is blocked for longer is replaced
 reload = settings.debug
 graceful_timeout = 15  # seconds for requests in flight when a worker ends
 
-load_revisions()  # workers inherit the result, and the memory that Alembic takes is shared
+load_revisions()  # before the fork, so that the workers share the result and Alembic's memory
 
-# The heartbeat file, in memory: writing to a disk may block.
+# The workers' heartbeat files are in memory, because writing to a disk may block.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
 control_socket_disable = True
 
-# The workers' metric files, which /metrics sums up; in memory where possible.
+# The workers' metric files, in memory where possible; /metrics returns their sum.
 metrics_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 made_dir = None
 if settings.metrics_enabled and not metrics_dir:
@@ -43,20 +43,20 @@ logconfig_dict = logging_config(settings)
 
 
 def when_ready(server: Any) -> None:
-    """Warn about what only an operator can decide."""
+    """Warn if the service is open to every client."""
     if not settings.api_keys:
         server.log.warning("API_KEYS is not set: every client may read and write")
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Forget the gauges of a worker that ended; its counters stay."""
+    """Delete the gauges of a worker that ended, and keep its counters."""
     if metrics_dir:
-        # Here, as prometheus_client reads PROMETHEUS_MULTIPROC_DIR when it is imported.
+        # Imported late: prometheus_client reads PROMETHEUS_MULTIPROC_DIR when it is imported.
         from service.observability.metric_files import forget_dead_gauges
 
         try:
             forget_dead_gauges(Path(metrics_dir))
-        except Exception:  # Gunicorn would end
+        except Exception:  # an error here would end Gunicorn
             server.log.exception("The gauges of a worker that ended stay")
 
 

@@ -1,8 +1,8 @@
--- The service's role, which may read and write rows, and nothing else. Whoever runs this is the
--- other role, which migrates: what that makes later, the service may use, too.
+-- Creates the service's role, which may read and write rows, and nothing else. Run it as the role
+-- that migrates: the service may also use the tables that this role creates later.
 --
--- It runs by itself on the new volume of docker/compose.production.yml. On a database that exists
--- run it by hand, as the role that migrates, once, and again when a password has changed:
+-- With docker/compose.production.yml, it runs by itself when the volume is created. On an existing
+-- database, run it by hand, once, and again after a change of a password:
 --   docker compose … exec db psql --username items --file /docker-entrypoint-initdb.d/roles.sql
 --   SERVICE_PASSWORD_FILE=service_password psql postgresql://items@host/items --file docker/roles.sql
 
@@ -15,13 +15,13 @@ BEGIN;
 SELECT 'CREATE ROLE items_service LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'items_service') \gexec
 
--- A role without such a file keeps the password it has.
+-- A role without a password file keeps its password.
 SELECT format('ALTER ROLE %I PASSWORD %L', role, password)
 FROM (VALUES ('items_service', :'service_password'), (current_user, :'migrator_password'))
     AS given (role, password)
 WHERE password <> '' \gexec
 
--- What PostgreSQL gives to everyone: temporary tables and, up to version 14, tables in `public`.
+-- PostgreSQL lets everyone create temporary tables and, up to version 14, tables in `public`.
 REVOKE TEMPORARY ON DATABASE :"DBNAME" FROM PUBLIC;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 

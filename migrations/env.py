@@ -32,11 +32,11 @@ def run_offline() -> None:
 
 
 async def run_online() -> None:
-    """Migrate while no other migrator does."""
+    """Run the migrations, one migrator at a time."""
     engine = create_async_engine(settings.engine_url, poolclass=NullPool)
     async with engine.connect() as guard, engine.connect() as conn:
-        # Polled outside of a transaction: waiting in pg_advisory_lock() would hold a snapshot, for
-        # which CREATE INDEX CONCURRENTLY in another migrator waits.
+        # Polled outside a transaction: waiting in pg_advisory_lock() would hold a snapshot, and
+        # CREATE INDEX CONCURRENTLY in another migrator would wait for that snapshot.
         await guard.execution_options(isolation_level="AUTOCOMMIT")
         try_lock = text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")
         # Another process holds the lock, so there is no event to wait for.
@@ -50,7 +50,7 @@ async def run_online() -> None:
 
 
 def migrate(conn: Connection) -> None:
-    """Run each migration on `conn` in a transaction of its own."""
+    """Run each migration on `conn` in a separate transaction."""
     context.configure(
         connection=conn,
         target_metadata=Base.metadata,

@@ -1,6 +1,6 @@
 """${message}
 
-Revision: ${up_revision}, after ${down_revision | comma,n}, made ${create_date}
+Revision: ${up_revision}, after ${down_revision | comma,n}, created ${create_date}
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    # Give up, rather than queue every request behind a lock that does not come.
+    # Every request waits behind a migration that waits for a lock, so the migration gives up.
     op.execute("SET LOCAL lock_timeout = '3s'")
     ${upgrades if upgrades else "pass"}
 

@@ -1,4 +1,4 @@
-"""What the tests share: a real PostgreSQL with the migrated schema, and the real application."""
+"""Shared fixtures: a real PostgreSQL with the migrated schema, and the real application."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack

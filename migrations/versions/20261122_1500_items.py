@@ -48,7 +48,7 @@ def upgrade() -> None:
     op.create_index("ix_items_name_id", "items", ["name", "id"])
     op.create_index("ix_items_price_id", "items", ["price", "id"])
     op.create_index("ix_items_created_at_id", "items", ["created_at", "id"])
-    # The server decides, so that the SQL printed offline decides the same.
+    # The server checks for pg_trgm, so that the SQL printed offline fits every server.
     op.execute(
         """
         DO $$
@@ -66,5 +66,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '3s'")
-    # The extension stays: others may use it.
+    # The extension stays, because others may use it.
     op.drop_table("items")

@@ -1,6 +1,6 @@
 """Serve filters by price and by time of change, and pages by cursor, from an index.
 
-Revision: 8b2e5d90c413, after 4d1f0c6a9b27, made 2026-11-22 18:45
+Revision: 8b2e5d90c413, after 4d1f0c6a9b27, created 2026-11-22 18:45
 """
 
 from alembic import op
@@ -14,7 +14,7 @@ NEW = {
     "ix_items_price_key_id": "(coalesce(price, 'Infinity'::numeric), id)",
     "ix_items_updated_at_id": "(updated_at, id)",
 }
-# Waiting for its locks keeps nobody from reading or writing.
+# While it waits for locks, it blocks neither reads nor writes.
 NO_LOCK_TIMEOUT = "-- squawk-ignore require-lock-timeout\n"
 OLD = {"ix_items_price_id": "(price, id)"}
 
@@ -28,10 +28,10 @@ def downgrade() -> None:
 
 
 def _replace(old: dict[str, str], new: dict[str, str]) -> None:
-    # Outside a transaction and CONCURRENTLY, so that nobody waits who reads or writes meanwhile.
+    # CONCURRENTLY, and so outside a transaction: reads and writes continue meanwhile.
     with op.get_context().autocommit_block():
         for name, columns in new.items():
-            # One that an interrupted run left is invalid.
+            # An interrupted run leaves an invalid index.
             op.execute(f"{NO_LOCK_TIMEOUT}DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON items {columns}")
         for name in old:

@@ -1,6 +1,6 @@
 """Idempotency keys.
 
-Revision: c3a7f1d2e684, after 8b2e5d90c413, made 2026-11-22 18:46
+Revision: c3a7f1d2e684, after 8b2e5d90c413, created 2026-11-22 18:46
 """
 
 import sqlalchemy as sa

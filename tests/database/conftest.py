@@ -1,4 +1,4 @@
-"""What the tests of coalesced calls share."""
+"""Fixtures of the tests of coalesced calls."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.processes import connection
 
 @pytest.fixture
 async def admin(database_url: str) -> AsyncIterator[Any]:
-    """A connection of asyncpg's to the shared database, which is not the service's."""
+    """A connection of asyncpg to the shared database, separate from the service's."""
     async with connection(database_url) as conn:
         yield conn
 

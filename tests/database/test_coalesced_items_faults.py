@@ -1,4 +1,4 @@
-"""The coalesced calls on items when callers disconnect, connections break, or the database goes."""
+"""Coalesced calls on items when callers disconnect, connections break, or the database stops."""
 
 import asyncio
 import threading

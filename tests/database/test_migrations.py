@@ -1,4 +1,4 @@
-"""Migrations, as an administrator runs them: up, down, offline, and side by side."""
+"""Migrations, as an administrator runs them: up, down, offline, and concurrently."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Connections that PostgreSQL ends: under writes, under requests, and in the pool."""
+"""Connections that PostgreSQL ends: during writes, during requests, and in the pool."""
 
 import asyncio
 import json

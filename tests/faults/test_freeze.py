@@ -1,4 +1,4 @@
-"""PostgreSQL that does not answer: its processes are frozen, or its host is unreachable."""
+"""PostgreSQL that does not respond: its processes are frozen, or its host is unreachable."""
 
 import asyncio
 import re

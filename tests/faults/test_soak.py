@@ -1,4 +1,4 @@
-"""A mixed load for minutes, under which nothing grows."""
+"""A mixed load for minutes: memory, open files and connections do not grow."""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Clients that disconnect in the midst of their requests."""
+"""Clients that disconnect during their requests."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The deadline of a request: it gets a 503 in time, whatever it waits for, and leaves nothing."""
+"""The deadline of a request: it gets a 503 in time, whatever it waits for, and frees everything."""
 
 import asyncio
 import time

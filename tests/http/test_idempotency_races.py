@@ -1,4 +1,4 @@
-"""Idempotency-Key when requests overlap, clients leave and connections break."""
+"""Idempotency-Key when requests overlap, clients disconnect and connections break."""
 
 import asyncio
 from collections.abc import AsyncIterator

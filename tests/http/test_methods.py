@@ -1,4 +1,4 @@
-"""Each path answers its own methods, and HEAD wherever it answers GET."""
+"""Each path accepts its own methods, and HEAD wherever it accepts GET."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The export of items as a stream: its snapshot, its pace, and that it frees what it holds."""
+"""The export of items as a stream: its snapshot, its pace, and the resources that it frees."""
 
 import asyncio
 import json

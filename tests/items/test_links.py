@@ -1,4 +1,4 @@
-"""The Link header of a list (RFC 8288), which leads to the pages around one."""
+"""The Link header of a list (RFC 8288), which links to the neighbouring pages."""
 
 import re
 from collections.abc import Mapping

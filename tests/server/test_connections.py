@@ -1,4 +1,4 @@
-"""When a worker closes a connection: idle, stuck, unread, as asked, or because it ends itself."""
+"""When a worker closes a connection: idle, stuck, unread, on request, or as the worker ends."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Responses in one write, the bounds on the head of a request, and what is not HTTP."""
+"""Responses in one write, the bounds on requests, and bytes that are not HTTP."""
 
 import asyncio
 import socket

@@ -53,7 +53,7 @@ async def listening(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
         await until(lambda: server.started)
         try:
             yield server
-        finally:  # else the loop of a test that failed would never end
+        finally:  # otherwise the event loop of a failed test would never end
             server.should_exit = True
             await task
 
@@ -65,7 +65,7 @@ async def no_complaints() -> AsyncIterator[None]:
     handler = loop.get_exception_handler()
     complaints: list[Any] = []
     loop.set_exception_handler(lambda loop, context: complaints.append(context))
-    gc.freeze()  # so that the collection below only looks at what the test left
+    gc.freeze()  # the collection below then only examines objects of the test
     yield
     gc.collect()
     gc.unfreeze()

@@ -1,4 +1,4 @@
-"""Hostile requests for every operation of the OpenAPI document, made of the values of `corpus`."""
+"""Hostile requests for every operation of the OpenAPI document, with the values of `corpus`."""
 
 import json
 from collections.abc import Hashable, Iterator
@@ -28,7 +28,7 @@ class Operation:
 
     method: str
     path: str
-    parameters: dict[str, str]  # of the query: a name, and its schema without descriptions
+    parameters: dict[str, str]  # of the query: each name, and its schema without descriptions
     headers: frozenset[str]
     body: str  # the name of its schema; empty if there is none
     statuses: frozenset[int]
@@ -42,7 +42,7 @@ class Hostile:
     statuses: frozenset[int]
 
 
-# What is attacked, and a request that does. Requests of one kind run the same code of the service.
+# The kind of each request, and the request. Requests of one kind run the same code of the service.
 Attack = Iterator[tuple[Hashable, Hostile]]
 
 
@@ -85,7 +85,7 @@ def build(
     headers: list[tuple[bytes, bytes]] | None = None,
     body: bytes | None = None,
 ) -> Hostile:
-    """Return a request for `operation` that is good except for what is given."""
+    """Return a request for `operation` that is valid except for the given parts."""
     target = operation.path.encode().replace(b"{item_id}", id_)
     if query:
         target += b"?" + query
@@ -108,14 +108,14 @@ def _in_bulk(operation: Operation, item: bytes) -> bytes:
 
 
 def marked(texts: list[bytes]) -> Iterator[bytes]:
-    """Yield each text, and each behind a mark that no error may repeat."""
+    """Yield each text, with and without a prefix that no error may repeat."""
     for text in texts:
         yield text
         yield MARK.encode() + text
 
 
 def spellings(texts: list[bytes]) -> list[bytes]:
-    """Return each text as it may stand in an address, also behind a mark."""
+    """Return each text of `marked`, encoded for a URL."""
     return [quote_from_bytes(text).encode() for text in marked(texts)]
 
 
@@ -132,7 +132,7 @@ def values_of_parameters() -> Attack:
 
 
 def names_of_parameters() -> Attack:
-    """Parameters that do not exist, that come twice, as arrays, or in great number."""
+    """Parameters that do not exist, are repeated, are arrays, or are very many."""
     forms = [b"%b[]=1", b"%b[0]=1", b"%b[a]=1", b"%b", b"%b=", b"%%00%b=1", b"%b%%00=1"]
     queries = [b"&".join(b"%x=1" % number for number in range(5000)), b"&" * 50_000]
     for name in (b"page", b"q", b"permanent", b"format", MARK.encode()):
@@ -158,7 +158,7 @@ def values_of_members() -> Attack:
 
 
 def bodies() -> Attack:
-    """Bodies that no operation takes, of every type and coding that they may claim to have."""
+    """Bodies that no operation accepts, with every Content-Type and Content-Encoding."""
     for operation in OPERATIONS:
         for body in [*BODIES, *JSON]:
             yield (operation.body, body), build(operation, body=body)
@@ -192,7 +192,7 @@ ATTACKS = [values_of_parameters, names_of_parameters, values_of_members, bodies,
 
 
 def first_of_each_kind(attack: Attack) -> Attack:
-    """Yield those requests whose kind has not come before."""
+    """Yield the first request of each kind."""
     seen = set()
     for kind, request in attack:
         if kind not in seen:

@@ -17,7 +17,7 @@ from tests.support.problems import check_problem
 from tests.support.processes import connection
 from tests.support.waiting import TIMEOUT, until
 
-# The service's backends, and those of them whose statement waits for a lock.
+# The service's backends, and those whose statement waits for a lock.
 OURS = (
     "FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = 'items-service'"
@@ -27,7 +27,7 @@ BLOCKED = f"{OURS} AND wait_event_type = 'Lock'"
 
 @asynccontextmanager
 async def locked_items(url: str) -> AsyncIterator[None]:
-    """Hold a lock on the table of items: every statement on it waits meanwhile."""
+    """Hold a lock on the table of items, for which every statement on it waits."""
     async with connection(url) as conn:
         await conn.execute("BEGIN; LOCK TABLE items")
         yield
@@ -40,7 +40,7 @@ async def wait_for_backends(admin: Any, number: int, which: str = BLOCKED) -> No
         admin: asyncpg's connection to the service's database.
     """
     async with asyncio.timeout(TIMEOUT):
-        # No event tells what another process does.
+        # No event reports what another process does.
         while await admin.fetchval(f"SELECT count(*) {which}") != number:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -91,6 +91,6 @@ async def until_nothing_is_held(app: FastAPI, tasks: int) -> None:
 
 
 def check_unavailable(response: httpx.Response) -> None:
-    """Assert that `response` is a 503 that says when to come back."""
+    """Assert that `response` is a 503 with Retry-After."""
     check_problem(response, 503, "unavailable")
     assert int(response.headers["retry-after"]) > 0

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client, several times faster than a complete one: it has to make the load."""
+"""A small HTTP/1.1 client for load, several times faster than a complete one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests.support.waiting import TIMEOUT
 
 @dataclass(slots=True)
 class Answer:
-    """What a server answered; the headers' names are in lower case."""
+    """A response; the names of its headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -21,7 +21,7 @@ class Answer:
 
 
 class Client:
-    """One keep-alive connection, made anew when the server has closed it.
+    """A keep-alive connection, opened again when the server has closed it.
 
     Args:
         url: the server's, such as http://127.0.0.1:8000.
@@ -53,31 +53,31 @@ class Client:
     async def request(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Send a request, and wait for its answer.
+        """Send a request, and return its response.
 
         Args:
-            body: what is sent as JSON; bytes are sent as they are.
+            body: sent as JSON; bytes are sent unchanged.
 
         Raises:
-            ConnectionError: the server closed the connection before the answer was whole.
-            TimeoutError: no answer came.
+            ConnectionError: the server closed the connection before the response was complete.
+            TimeoutError: no response arrived.
         """
         await self.send(encode(method, path, body, headers))
         return await self.receive(method)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """The connection, which is opened if there is none."""
+        """Return the connection; open it if there is none."""
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self.host, self.port)
         return self._reader, self._writer
 
     async def send(self, data: bytes) -> None:
-        """Send a request's bytes, or some of them."""
+        """Send all or some of a request's bytes."""
         _, writer = await self.connect()
         writer.write(data)
 
     async def receive(self, method: str = "GET") -> Answer:
-        """Wait for the answer to what was sent; `method` is the request's."""
+        """Return the response to the request that was sent; `method` is the request's."""
         reader, _ = await self.connect()
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -100,7 +100,7 @@ async def request_with_retry(
     body: object = None,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """Send a request, and once more on a new connection if the first was closed."""
+    """Send a request, again on a new connection if the first one was closed."""
     try:
         return await client.request(method, path, body, headers)
     except ConnectionError:
@@ -110,7 +110,7 @@ async def request_with_retry(
 def encode(
     method: str, path: str, body: object = None, headers: dict[str, str] | None = None
 ) -> bytes:
-    """A request's bytes."""
+    """Return a request's bytes."""
     content, headers = b"", headers or {}
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]

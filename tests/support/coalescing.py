@@ -1,4 +1,4 @@
-"""A coalescer by itself, on a database that answers each batch when the test says so."""
+"""A coalescer on a fake database, which answers each batch when the test tells it to."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from service.database.coalescer import Coalescer
 
 
 class DataFault(Exception):
-    """A call of the batch holds bad data."""
+    """A call of the batch has bad data."""
 
 
 class Lost(Exception):
@@ -60,7 +60,7 @@ def resolve(reply: asyncio.Future[None], error: Exception | None) -> None:
 
 
 async def settle(turns: int = 20) -> None:
-    """Run the event loop until nothing is left to do but to wait for the database."""
+    """Run the event loop until it only waits for the database."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
@@ -83,7 +83,7 @@ def coalescer(
 
 
 async def start_each(coalesced: Coalescer[Any, Any], *calls: Any) -> list[asyncio.Task[Any]]:
-    """Make calls, each in a turn of the event loop of its own."""
+    """Make calls, each in a separate turn of the event loop."""
     tasks = []
     for call in calls:
         tasks.append(asyncio.create_task(coalesced(call)))
@@ -99,7 +99,7 @@ async def start_together(coalesced: Coalescer[Any, Any], *calls: Any) -> list[as
 
 
 def outcome(task: asyncio.Task[Any]) -> Any:
-    """Return the answer to a call or the type of its error; None while it waits."""
+    """Return the answer to a call or the type of its error; None if it still waits."""
     if not task.done():
         return None
     if task.cancelled():
@@ -108,6 +108,6 @@ def outcome(task: asyncio.Task[Any]) -> Any:
 
 
 async def outcomes(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
-    """Return the outcome of each call when nothing more happens by itself."""
+    """Return the outcome of each call once the event loop is idle."""
     await settle()
     return [outcome(task) for task in tasks]

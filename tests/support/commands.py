@@ -15,7 +15,7 @@ from service.observability.logs import configure_logging
 from service.settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
-# They make coverage trace a child process, which then takes longer to start and more memory.
+# With these, coverage would trace child processes, which slows their start and takes memory.
 TRACING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 
 
@@ -42,11 +42,11 @@ def run(*command: str, env: dict[str, str], check: bool = True) -> subprocess.Co
 def items(*arguments: str, env: dict[str, str] | None = None) -> Result:
     """Run an `items` command in this process, with no settings but those of `env`."""
     get_settings.cache_clear()
-    gc.freeze()  # so that the collection below only looks at what the command left
+    gc.freeze()  # the collection below then only examines objects of the command
     try:
         with patch.dict(os.environ, clean_environment() | (env or {}), clear=True):
             result = CliRunner().invoke(main, arguments, prog_name="items", catch_exceptions=False)
-        # A command that fails leaves it to the end of its process to close its connections.
+        # A command that fails does not close its connections; the end of its process would.
         result.exception = result.exc_info = None
         with catch_warnings(action="ignore", category=ResourceWarning):
             gc.collect()
@@ -54,5 +54,5 @@ def items(*arguments: str, env: dict[str, str] | None = None) -> Result:
     finally:
         gc.unfreeze()
         get_settings.cache_clear()
-        # A migration has sent the log to the runner's stderr, which is closed now.
+        # A migration directed the log to the runner's stderr, which is closed now.
         configure_logging(Settings.model_construct())

@@ -1,4 +1,4 @@
-"""The real Compose project for the tests: built, started, asked, changed and taken down."""
+"""The real Compose project for the tests: build, start, change, query and remove it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.processes import free_port
 
 @dataclass(frozen=True)
 class Project:
-    """A Compose project of its own, without any `.env`."""
+    """A Compose project for the tests, without an `.env` file."""
 
     name: str
     url: str
@@ -27,13 +27,14 @@ class Project:
     environment: dict[str, str]
 
     def with_files(self, *files: str, scheme: str = "http") -> "Project":
-        """The same project, with these files on top of its own."""
+        """Return the project with these overlays added."""
         url = f"{scheme}://{self.url.partition('://')[2]}"
         return replace(self, files=(*self.files, *files), url=url)
 
     def compose(self, *arguments: str, **environment: str) -> str:
-        """Run `docker compose` with no settings but the project's own and those of `environment`;
-        answer its output.
+        """Run `docker compose` and return its output.
+
+        Its settings are the project's and those of `environment`, and no others.
         """
         options = ["--project-name", self.name, "--env-file", os.devnull]
         files = [f"--file={name}" for name in self.files]
@@ -42,7 +43,7 @@ class Project:
         return docker("compose", *options, *files, *arguments, **settings)
 
     def up(self, *options: str, **environment: str) -> None:
-        """Start, or change, what is not as `environment` wants it; return when it is ready."""
+        """Start the project or apply `environment` to it; return when it is ready."""
         self.compose("up", "--detach", *options, **environment)
         assert eventually(self.is_ready), self.compose("logs", "--tail=50", **environment)
 
@@ -53,16 +54,16 @@ class Project:
             return False
 
     def python(self, code: str) -> str:
-        """Run `code` in the api's container."""
+        """Run Python `code` in the api's container; return its output."""
         return self.compose("exec", "-T", "api", "python", "-c", code).strip()
 
     def sql(self, statement: str) -> str:
-        """Run `statement` in the database, as the role that owns it."""
+        """Run `statement` as the owner of the database; return the rows as text."""
         psql = ("psql", "--username=items", "--tuples-only", "--no-align", "--command", statement)
         return self.compose("exec", "-T", "db", *psql).strip()
 
     def containers(self, *services: str) -> list[str]:
-        """The containers of these services; of all, if none is named."""
+        """Return the containers of these services; of all services if none is named."""
         return self.compose("ps", "--all", "--quiet", *services).split()
 
     def container(self, service: str) -> str:
@@ -70,13 +71,13 @@ class Project:
         return container
 
     def log(self, service: str) -> list[dict[str, Any]]:
-        """What the service's container has logged."""
+        """Return the log lines of the service's container."""
         return [json.loads(line) for line in logged(self.container(service)).splitlines()]
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the files in the folder of secrets hold."""
+    """The contents of the files in the folder of secrets."""
 
     folder: Path
     migrator_password: str
@@ -85,7 +86,7 @@ class Secrets:
     key_entry: str
 
     def all(self) -> tuple[str, ...]:
-        """Return every text that must not appear outside of the folder."""
+        """Return every text that must not appear outside the folder."""
         digest = self.key_entry.split(":")[1]
         return (
             *(self.migrator_password, self.service_password),
@@ -95,7 +96,7 @@ class Secrets:
 
 @contextmanager
 def new_project(*files: str, **environment: str) -> Iterator[Project]:
-    """A project on a free port. It is taken down afterwards, with its data and its image."""
+    """Yield a project on a free port; remove it afterwards, with its data and its image."""
     name = f"items-test-{secrets.token_hex(4)}"
     url = f"http://127.0.0.1:{free_port()}"
     project = Project(name, url, ("docker-compose.yml", *files), environment)
@@ -107,14 +108,14 @@ def new_project(*files: str, **environment: str) -> Iterator[Project]:
 
 
 def docker(*arguments: str, **environment: str) -> str:
-    """Run `docker`; answer its output."""
+    """Run `docker`, which must succeed; return its output."""
     ran = try_docker(*arguments, **environment)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
 def try_docker(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a `docker` that may fail."""
+    """Run `docker`, which may fail."""
     clean = {k: v for k, v in clean_environment().items() if not k.startswith(("COMPOSE", "POST"))}
     return subprocess.run(
         ["docker", *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True
@@ -122,31 +123,31 @@ def try_docker(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def logged(container: str) -> str:
-    """All that a container has written."""
+    """Return everything that a container has written."""
     ran = try_docker("logs", container)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout + ran.stderr
 
 
 def inspected(*containers: str) -> list[dict[str, Any]]:
-    """All that Docker knows about these containers."""
+    """Return what `docker inspect` shows about these containers."""
     found: list[dict[str, Any]] = json.loads(docker("inspect", *containers))
     return found
 
 
 def is_healthy(container: str) -> bool:
-    """Whether Docker has found the container healthy when it looked last."""
+    """Return whether Docker's last health check of the container succeeded."""
     return docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy\n"
 
 
 def is_well(container: str) -> bool:
-    """Whether the container is healthy right now, by the same check."""
+    """Return whether the container passes its health check now."""
     _, *check = inspected(container)[0]["Config"]["Healthcheck"]["Test"]
     return try_docker("exec", container, *check).returncode == 0
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Return whether `condition` holds within two minutes: containers start slowly."""
+    """Return whether `condition` becomes true within two minutes, as containers start slowly."""
     deadline = time.monotonic() + 120
     while not condition():
         if time.monotonic() > deadline:

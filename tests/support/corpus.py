@@ -10,9 +10,9 @@ LAMP = b'{"name": "Lamp"}'
 
 TEXTS = [
     b"", b"\x00", b"a\x00b", b"\x01\x08\x0b\x0c\x1b\x1f\x7f", b"\r\nX-Injected: yes\r\n\r\n",
-    # Not UTF-8: no such bytes, half a character, overlong, surrogates, past the last character.
+    # Not UTF-8: invalid bytes, half a character, overlong, surrogates, past the last character.
     b"\xff\xfe", b"\x80", b"\xc3", b"\xc0\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80",
-    # No width, from right to left, digits that are not ASCII, other lengths in the other case.
+    # Zero width, right to left, digits that are not ASCII, another length in the other case.
     "\ufeff\u200b\u200d".encode(), "\u202e\u2066 txt.exe".encode(), "\u0661\uff11\u00b2".encode(),
     "\u0130\u00df\ufb03".encode(), ("a" + "\u0301" * 300).encode(), "\U0010ffff\uffff".encode(),
     b"%_\\%\\\\_%", b"%" * 200, b"' OR '1'='1", b"'; DROP TABLE items; --",
@@ -30,7 +30,7 @@ NUMBERS = [
     DIGITS, b"-" + DIGITS, b"0." + DIGITS, b"0" * 10_000 + b"1", b"1e" + DIGITS,
 ]
 
-# As they stand in an address, without encoding.
+# In a URL, without encoding.
 RAW = [
     b"%", b"%0", b"%zz", b"%00", b"%0d%0a", b"%ff", b"%2f", b"%252f", b"%2e%2e", b"%c0%af",
     b"%ed%a0%80", b"%u0000", b"+", b"a+b", b"a%20b", b"%F0%9F%92%A1", b"[]", b"{}", b"..", b".",

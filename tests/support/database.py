@@ -24,14 +24,14 @@ from service.models import Base
 from service.settings import get_settings
 
 IMAGE = "postgres:17"
-# The tests of crashes have a server of their own.
+# The tests of crashes use another server.
 UNSAFE = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 TABLES = ", ".join(Base.metadata.tables)
 
 
 @cache
 def docker_answers() -> bool:
-    """Whether there is a Docker engine to talk to."""
+    """Return whether a Docker engine is available."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
@@ -63,7 +63,7 @@ def new_database(server_url: str, template: str = "template1") -> Iterator[str]:
 
 
 def administer(server_url: str, statement: str) -> None:
-    """Run one statement outside of a transaction."""
+    """Run one statement outside a transaction."""
 
     async def execute() -> None:
         conn = await asyncpg.connect(server_url)

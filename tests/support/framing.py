@@ -1,4 +1,4 @@
-"""Requests of an odd form, with the statuses that they get and that a request behind them gets."""
+"""Requests with odd framing, with their statuses and the status of a request behind them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from tests.support.corpus import LAMP
 
 @dataclass(slots=True, frozen=True)
 class Shape:
-    """A request, and the statuses that it and a good request right behind it get."""
+    """A request, and the statuses of it and of a valid request right behind it."""
 
     data: bytes
     statuses: list[int]

@@ -1,4 +1,4 @@
-"""Hostile requests sent to `items serve`, and what shows that they have done no harm."""
+"""Hostile requests to `items serve`, and checks that they do no harm."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ from tests.support.problems import INSIDES
 from tests.support.processes import Server, running, script
 from tests.support.waiting import TIMEOUT, wait_until
 
-CONNECTIONS = 8  # which send at once
+CONNECTIONS = 8  # that send at the same time
 MEGABYTE = 1024 * 1024
 LAST = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 ITEMS = "INSERT INTO items (name, price) SELECT 'Lamp', n FROM generate_series(1, 5) AS n"
-# However busy the machine, no request is refused for that.
+# So long that a busy machine causes no refusal.
 PATIENT = {
     "REQUEST_TIMEOUT": "120",
     "STATEMENT_TIMEOUT_MS": "60000",
@@ -45,7 +45,7 @@ def serving(database_url: str, **env: str) -> Iterator[Server]:
 
 @contextmanager
 def harmed_by_nothing(server: Server, allowed: Iterable[int] = ()) -> Iterator[None]:
-    """Assert that the same workers go on to answer, and that the log has neither errors nor 5xx.
+    """Assert that the same workers still serve, and that the log has neither errors nor 5xx.
 
     Args:
         allowed: statuses from 500 on that requests may get.
@@ -70,7 +70,7 @@ async def send_all(server: Server, requests: Iterable[Hostile]) -> int:
     """Send the requests over a few connections at once; return their number.
 
     Raises:
-        AssertionError: some got a wrong answer, or none though their connection stayed open.
+        AssertionError: some got a wrong response, or none although their connection stayed open.
     """
     waiting = iter(requests)
     number = closed = 0
@@ -98,7 +98,7 @@ async def send_all(server: Server, requests: Iterable[Hostile]) -> int:
 
 
 async def _fault_of(client: Client, request: Hostile) -> str | None:
-    """Send a request; return what is wrong with its answer, or None.
+    """Send a request; return what is wrong with its response, or None.
 
     Raises:
         ConnectionError: the connection was closed instead.
@@ -120,7 +120,7 @@ def _fault_of_problem(answer: Answer) -> str | None:
     if answer.headers["content-type"] != "application/problem+json":
         return "not a problem"
     content = orjson.loads(answer.body)
-    # These name what was asked for. Nothing else may repeat what was sent, or show internals.
+    # These repeat parts of the request. Nothing else may repeat content, or show internals.
     for name in ("type", "instance", "request_id"):
         content.pop(name, None)
     for error in content.get("errors", []):
@@ -138,14 +138,14 @@ def connect(server: Server) -> socket.socket:
 
 
 def send(sock: socket.socket, *pieces: bytes) -> None:
-    """Send the pieces, or as many as the server accepts before it closes the connection."""
+    """Send the pieces, until the server closes the connection."""
     with suppress(ConnectionError):
         for piece in pieces:
             sock.sendall(piece)
 
 
 def receive(sock: socket.socket, end: bytes = b"") -> bytes:
-    """Return what is received until `end`, or until the server closes the connection.
+    """Return the bytes received until `end`, or until the server closes the connection.
 
     Raises:
         TimeoutError: neither happens.
@@ -158,7 +158,7 @@ def receive(sock: socket.socket, end: bytes = b"") -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Return the statuses of the answers."""
+    """Return the statuses of the responses."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 

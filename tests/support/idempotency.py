@@ -1,4 +1,4 @@
-"""Requests with an Idempotency-Key, and what they leave in the database."""
+"""Requests with an Idempotency-Key, and what they store."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ async def post(
     """Post `body`, by default the path's own in `BODIES`, with an Idempotency-Key.
 
     Args:
-        headers: others to send, with an underscore for each hyphen.
+        headers: further headers, with an underscore for each hyphen.
     """
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return await client.post(
@@ -33,7 +33,7 @@ async def post(
 async def post_raw(
     client: httpx.AsyncClient, path: str, content: str, *keys: bytes
 ) -> httpx.Response:
-    """Post `content` with as many Idempotency-Keys, byte for byte."""
+    """Post `content` with each of `keys` in a header of its own, byte for byte."""
     headers = [(b"content-type", b"application/json"), *((b"idempotency-key", key) for key in keys)]
     return await client.post(path, content=content, headers=headers)
 

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {"description": None, "price": None, "is_active": Tru
 
 
 def row(number: int) -> dict[str, Any]:
-    """Return the values of an item: each column repeats after a number of rows of its own."""
+    """Return the values of an item; each column repeats with a different period."""
     return {
         "name": NAMES[number % len(NAMES)],
         "price": PRICES[number % len(PRICES)],
@@ -42,7 +42,7 @@ STOCK = [row(number) for number in range(len(NAMES))]
 
 
 async def store(app: FastAPI, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert `rows`, which all set the same columns, apart from those of `DEFAULTS`."""
+    """Insert `rows`, which must all set the same columns; `DEFAULTS` fills the others."""
     async with transactional(state_of(app).engine).begin() as conn:
         await conn.execute(insert(items), [{**DEFAULTS, **row} for row in rows])
 

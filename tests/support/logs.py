@@ -16,13 +16,13 @@ from tests.support.waiting import until
 
 
 class Log:
-    """What was written to stderr."""
+    """The text that was written to stderr."""
 
     def __init__(self) -> None:
         self.written = io.BytesIO()
 
     def text(self) -> str:
-        """Return all of it."""
+        """Return the whole text."""
         return self.written.getvalue().decode()
 
     def lines(self) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ class Log:
         return [line for line in self.lines() if line["event"] == event]
 
     async def line_of(self, answer: httpx.Response) -> dict[str, Any]:
-        """Wait for the line about the request that got `answer`, and return it."""
+        """Wait for the log line of the request that got `answer`, and return it."""
         id_ = answer.headers["x-request-id"]
 
         def lines() -> list[dict[str, Any]]:
@@ -47,10 +47,10 @@ class Log:
 
 @contextmanager
 def reading_log() -> Iterator[Log]:
-    """Collect what is written to stderr, by applications created meanwhile too."""
+    """Collect what is written to stderr, also by applications that are created meanwhile."""
     log = Log()
     stderr = io.TextIOWrapper(log.written, write_through=True)
-    client = logging.getLogger(httpx.__name__)  # the tests' own, which logs each address
+    client = logging.getLogger(httpx.__name__)  # of the tests, which logs each URL
     level = client.level
     client.setLevel(logging.WARNING)
     try:

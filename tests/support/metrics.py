@@ -41,7 +41,7 @@ def grown(before: Samples, after: Samples, name: str, **labels: str) -> float:
 async def scrape_until(
     client: httpx.AsyncClient, condition: Callable[[Samples], object]
 ) -> Samples:
-    """Read the metrics, which come late, until `condition` holds."""
+    """Read the metrics, which are updated with a delay, until `condition` holds."""
     async with asyncio.timeout(TIMEOUT):
         while not condition(samples := await scrape(client)):  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.02)

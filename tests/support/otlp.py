@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry's data, which it receives by OTLP over HTTP."""
+"""An OpenTelemetry collector, which receives OTLP over HTTP."""
 
 import gzip
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 
 class Collector:
-    """What was received.
+    """The data that was received.
 
     Attributes:
         url: the address to send to.
@@ -49,11 +49,11 @@ class Collector:
         self.resources.append({a.key: a.value.string_value for a in resource.attributes})
 
     def of_requests(self) -> dict[str, Any]:
-        """Return the spans of whole requests, by their ids."""
+        """Return the spans of requests, by their ids."""
         return {s.span_id.hex(): s for s in self.spans if s.kind == s.SPAN_KIND_SERVER}
 
     def counted(self) -> int:
-        """Return how many requests the histograms of durations hold."""
+        """Return the number of requests in the histograms of durations."""
         histograms = [m for m in self.metrics if m.name == "http.server.request.duration"]
         return sum(point.count for m in histograms for point in m.histogram.data_points)
 

@@ -16,7 +16,7 @@ import psutil
 from tests.support.database import migrate
 
 Mode = Literal["smart", "fast", "immediate"]  # "immediate" is a crash: the next start recovers
-# Below the ports that Linux gives to clients: nothing else takes the port of a stopped server.
+# Below Linux's ephemeral ports: no client takes the port of a stopped server.
 PORTS = range(20_000, 32_000)
 
 
@@ -41,13 +41,13 @@ class Postgres:
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        """Start the server, and wait until it takes connections."""
-        # Without fsync: the tests kill processes, and no test cuts the power.
+        """Start the server, and wait until it accepts connections."""
+        # Without fsync, which only matters when the machine loses power.
         options = f"-F -p {self._port} -h 127.0.0.1 -k ''"
         self._control("start", "-o", options, "-l", str(self._folder / "log"))
 
     def stop(self, mode: Mode = "fast") -> None:
-        """Stop the server, and wait until it has ended."""
+        """Stop the server, and wait for its end."""
         self._control("stop", "-m", mode)
 
     def restart(self, mode: Mode = "fast") -> None:
@@ -56,7 +56,7 @@ class Postgres:
         self.start()
 
     def freeze(self) -> None:
-        """Suspend all its processes: the kernel still accepts connections; nothing answers."""
+        """Suspend all its processes: the kernel accepts connections, and nothing responds."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -85,7 +85,7 @@ class Postgres:
 
 @contextmanager
 def new_data() -> Iterator[Path]:
-    """Make a data directory whose database has the migrated schema, for `new_postgres`."""
+    """Create a data directory with the migrated schema, for `new_postgres`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "data")
         folder.mkdir()

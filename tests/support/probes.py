@@ -1,4 +1,4 @@
-"""Requests of every kind, and the service that the tests of faults send them to."""
+"""Requests of every kind, and the service for the tests of faults."""
 
 import asyncio
 import secrets
@@ -22,7 +22,7 @@ KILL = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {SE
 
 @contextmanager
 def serving(database_url: str, **env: str) -> Iterator[Server]:
-    """Run `items serve` with two workers, from when both have started."""
+    """Run `items serve` with two workers; both have started."""
     env = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2", "MAX_EXPORTS": "10", **env}
     with running("serve", env=env) as server:
         wait_until(lambda: len(server.events("started")) == 2)

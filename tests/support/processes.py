@@ -1,4 +1,4 @@
-"""Real processes for the tests: started, waited for, read, and ended."""
+"""Real processes for the tests: start them, read their output, and end them."""
 
 import asyncio
 import json
@@ -25,12 +25,12 @@ ITEMS = str(Path(sys.executable).parent / "items")
 
 @dataclass(slots=True)
 class Server:
-    """`items serve` or `items dev`, in a process group of its own."""
+    """A running `items serve` or `items dev`, in a separate process group."""
 
     process: subprocess.Popen[bytes]
     url: str
     folder: Path
-    last_words: dict[str, str] = field(default_factory=dict)  # once it has ended
+    last_words: dict[str, str] = field(default_factory=dict)  # its output, after its end
 
     def stdout(self) -> str:
         return self._said("stdout")
@@ -42,7 +42,7 @@ class Server:
         return self.last_words[where] if self.last_words else (self.folder / where).read_text()
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged, each whole line of it read as JSON."""
+        """Return the complete lines of its log, parsed as JSON."""
         whole = self.stderr().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
 
@@ -50,7 +50,7 @@ class Server:
         return [line for line in self.lines() if line["event"] == event]
 
     def line_of(self, answer: httpx.Response) -> dict[str, Any]:
-        """The log's line about the request that `answer` answers."""
+        """Wait for the log line of the request that got `answer`, and return it."""
         found: list[dict[str, Any]] = []
 
         def is_written() -> bool:
@@ -63,19 +63,19 @@ class Server:
         return line
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end, and wait until it has. Answers with its exit code."""
+        """Send it a signal and wait for its end; return its exit code."""
         self.process.send_signal(how)
         return self.process.wait(TIMEOUT)
 
     def press_ctrl_c(self) -> int:
-        """What a terminal does: the signal goes to all processes in the foreground."""
+        """Send SIGINT to the whole process group, as a terminal does; return the exit code."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(TIMEOUT)
 
 
 @contextmanager
 def running(*arguments: str, env: dict[str, str]) -> Iterator[Server]:
-    """Run `items` with these arguments on a free port, from when it answers to the end."""
+    """Run `items` with these arguments on a free port; yield it when it responds."""
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,14 +103,14 @@ def _answers(server: Server) -> bool:
     if server.process.poll() is not None:
         raise AssertionError(f"it ended with {server.process.returncode}:\n{server.stderr()}")
     try:
-        # Unless told not to verify, the client loads all certificates, which takes 30 ms of CPU.
+        # verify=False: loading the certificates would take 30 ms of CPU.
         return httpx.get(f"{server.url}/health/live", verify=False).status_code == 200
     except httpx.TransportError:
         return False
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
+    """Return a port of 127.0.0.1 on which no process listens."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -118,7 +118,7 @@ def free_port() -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is this process, or, as a negative number, any of a process group."""
+    """Return whether a process exists; for a negative `pid`, any process of that group."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -128,7 +128,7 @@ def is_alive(pid: int) -> bool:
 
 @asynccontextmanager
 async def connection(url: str) -> AsyncIterator[Any]:
-    """The driver's own connection, without the service's engine."""
+    """Yield a connection of asyncpg, without the service's engine."""
     conn = await asyncpg.connect(url, command_timeout=TIMEOUT)
     try:
         yield conn
@@ -137,7 +137,7 @@ async def connection(url: str) -> AsyncIterator[Any]:
 
 
 def query(url: str, sql: str) -> list[tuple[Any, ...]]:
-    """Run one statement and answer with its rows."""
+    """Run one statement; return its rows."""
 
     async def fetch() -> list[tuple[Any, ...]]:
         async with connection(url) as conn:
@@ -147,7 +147,7 @@ def query(url: str, sql: str) -> list[tuple[Any, ...]]:
 
 
 def script(url: str, sql: str) -> None:
-    """Run statements apart by empty lines one by one, as `psql --file` would."""
+    """Run statements, separated by empty lines, one by one as `psql --file` does."""
 
     async def execute() -> None:
         async with connection(url) as conn:
@@ -159,7 +159,7 @@ def script(url: str, sql: str) -> None:
 
 @contextmanager
 def holding(url: str, sql: str) -> Iterator[None]:
-    """A connection that has run `sql` and holds the locks that it took, until it is closed."""
+    """Run `sql` on a connection of its own, and hold its locks until the block ends."""
     with asyncio.Runner() as runner:
         opened = connection(url)
         conn = runner.run(opened.__aenter__())

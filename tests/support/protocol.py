@@ -1,4 +1,4 @@
-"""The HTTP protocol of a worker on a port, and connections that send it any bytes."""
+"""A worker's HTTP protocol on a port, and connections that send any bytes to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ class Connection:
             return await read_answer(self.reader, method)
 
     async def rest(self) -> bytes:
-        """Wait until the server has closed the connection; return what it still sent."""
+        """Wait until the server closes the connection; return the bytes that it sent before."""
         received = b""
         async with asyncio.timeout(TIMEOUT):
             with suppress(ConnectionError):
@@ -98,7 +98,7 @@ class Server:
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(create_protocol, *self.address)
         self.address = listener.sockets[0].getsockname()
-        yield  # to a fixture, which runs what follows in any case
+        yield  # the fixture always runs what follows
         listener.close()
         self.application.may_answer.set()
         for protocol in self.state.connections:
@@ -109,7 +109,7 @@ class Server:
         return connected(self.address)
 
     async def until_read(self) -> None:
-        """Return when the server has read all that was sent: it has answered a later request."""
+        """Wait until the server has read all sent bytes: it has answered a later request."""
         async with self.connected() as later:
             await later.send(GET)
             await later.receive()
@@ -136,7 +136,7 @@ def check_refused(answer: Answer, status: int, kind: str) -> None:
 
 @asynccontextmanager
 async def sending(connection: Connection, data: bytes) -> AsyncIterator[None]:
-    """Send `data` again and again meanwhile."""
+    """Send `data` repeatedly until the block ends."""
 
     async def send_on() -> None:
         with suppress(ConnectionError):

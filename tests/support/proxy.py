@@ -1,4 +1,4 @@
-"""A TCP proxy that can stop forwarding, as a network does that drops every packet."""
+"""A TCP proxy that can stop forwarding, like a network that drops every packet."""
 
 import asyncio
 import socket
@@ -12,11 +12,11 @@ BACKLOG = 128
 
 
 class Proxy:
-    """Forwards connections to a port of 127.0.0.1, in an event loop of its own.
+    """Forwards connections to a port of 127.0.0.1, in a separate event loop.
 
     Attributes:
         port: the proxy's own port.
-        has_held: set when something to forward has arrived since `hold`.
+        has_held: set when data to forward has arrived since `hold`.
     """
 
     def __init__(self, target: int) -> None:
@@ -32,13 +32,13 @@ class Proxy:
         self._connections: set[asyncio.Task[None]] = set()
 
     def hold(self) -> None:
-        """Forward nothing, not even that a connection has ended; leave new ones unanswered."""
+        """Forward nothing, not even the end of a connection; leave new connections unanswered."""
         self.has_held.clear()
         self._listener.listen(0)  # the kernel drops the requests for more connections
         self._call(self._flowing.clear)
 
     def release(self) -> None:
-        """Forward what was held, and what comes."""
+        """Forward the held data, and all data from now on."""
         self._listener.listen(BACKLOG)
         self._call(self._flowing.set)
 
@@ -52,7 +52,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Call `function` in the event loop, and wait until it has run."""
+        """Call `function` in the event loop, and wait for its end."""
         has_run = Event()
         self._loop.call_soon_threadsafe(function)
         self._loop.call_soon_threadsafe(has_run.set)

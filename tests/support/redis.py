@@ -22,13 +22,13 @@ IMAGE = "redis:8"
 
 
 class Redis:
-    """A Redis server and its proxy, which runs in an event loop of its own.
+    """A Redis server and its proxy, which runs in a separate event loop.
 
     Attributes:
-        url: the server's address; it has no fault but `refuse_writes`.
+        url: the server's address; of the faults, only `refuse_writes` affects it.
         proxy_url: the address of the proxy.
         client: a client of the server.
-        delay: seconds by which the proxy delays each request and each answer.
+        delay: seconds by which the proxy delays each request and each response.
         handshake: seconds by which the proxy delays each new connection.
         attempts: the number of connections and requests that the proxy has received.
     """
@@ -47,20 +47,20 @@ class Redis:
         self._closing = asyncio.Event()
 
     def stop(self) -> None:
-        """Close all connections, and new ones at once."""
+        """Close all connections, and close new ones at once."""
         self._is_stopped = True
         asyncio.run_coroutine_threadsafe(self._close_connections(), self._loop).result(TIMEOUT)
 
     def fall_silent(self) -> None:
-        """Forward nothing, while connections and requests are still accepted."""
+        """Accept connections and requests, but forward nothing."""
         self._is_silent = True
 
     def refuse_writes(self) -> None:
-        """Make Redis read-only, as the replica of a server that does not exist."""
+        """Make Redis read-only, by making it the replica of a server that does not exist."""
         self.client.replicaof("127.0.0.1", 1)
 
     def recover(self) -> None:
-        """End every fault; the counts stay, unless Redis was stopped."""
+        """End every fault, and keep the counts unless Redis was stopped."""
         self.client.replicaof("NO", "ONE")
         if self._is_stopped:
             self.client.flushall()
@@ -161,7 +161,7 @@ def _server_command(port: int) -> list[str]:
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Let an application in this process wait for Redis however long its answers take."""
+    """Raise the timeout for Redis of an application in this process to `TIMEOUT`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counters, "REDIS_TIMEOUT", TIMEOUT)
         yield

@@ -1,6 +1,6 @@
 """Hooks that Schemathesis imports in its own process.
 
-This module imports little of the service: Schemathesis starts the sooner.
+This module imports little of the service, so that Schemathesis starts faster.
 """
 
 from typing import Any
@@ -22,13 +22,13 @@ STATEFUL_ERRORS = (
 def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Make valid input keep the rules that the document cannot express."""
+    """Make valid input follow the rules that the document cannot express."""
     if not case.meta or not case.meta.generation.mode.is_positive:
         return
-    if case.meta.phase.name == "coverage":  # it fills headers with letters and digits only
+    if case.meta.phase.name == "coverage":  # fills headers with letters and digits only
         case.headers.pop("If-Match", None)
         case.headers.pop("Idempotency-Key", None)
-    case.query.pop("cursor", None)  # only the service can make one
+    case.query.pop("cursor", None)  # only the service can create one
     page, per_page = int(case.query.get("page", 1)), int(case.query.get("per_page", 20))
     if page * per_page > MAX_DEPTH:
         case.query["page"] = MAX_DEPTH // per_page
@@ -40,7 +40,7 @@ def before_call(
 
 
 def round_prices(content: Any) -> None:
-    """Round prices to cents: the document declares no step of 0.01, as 0.07 is no multiple."""
+    """Round prices to cents: the document declares no step of 0.01, as doubles are inexact."""
     if isinstance(content, dict):
         for name in ("price", "price_min", "price_max"):
             if isinstance(content.get(name), float):
@@ -58,7 +58,7 @@ def filter_failure(
 ) -> bool:
     """Drop failures that the document cannot rule out."""
     if isinstance(failure, AcceptedNegativeData):
-        return not has_outer_spaces(case.body)  # they are trimmed before a length is checked
+        return not has_outer_spaces(case.body)  # the service trims them before it checks the length
     return not (
         isinstance(failure, RejectedPositiveData) and response.json()["type"] in STATEFUL_ERRORS
     )

@@ -1,10 +1,10 @@
-"""Waiting for events. No test asserts how fast they come."""
+"""Waiting for events. No test asserts how long they take."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-TIMEOUT = 60.0  # seconds after which an event that must come counts as missing
+TIMEOUT = 60.0  # seconds after which an expected event counts as missing
 
 
 def wait_until(condition: Callable[[], object]) -> None:

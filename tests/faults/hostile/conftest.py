@@ -24,6 +24,6 @@ def started(hostile_url: str) -> Iterator[Server]:
 
 @pytest.fixture
 def server(started: Server) -> Iterator[Server]:
-    """`items serve` with two workers; after the test it is well, and has logged no error."""
+    """`items serve` with two workers; after the test it still serves, and has logged no error."""
     with harmed_by_nothing(started):
         yield started

@@ -1,4 +1,4 @@
-"""Where a request ends: a request right behind it gets the next answer, or its connection closes.
+"""Where a request ends: a request right behind it gets the next response, or the connection closes.
 
 Otherwise a client could smuggle requests past a proxy (RFC 9112, section 11.2).
 """

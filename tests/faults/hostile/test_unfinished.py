@@ -1,4 +1,4 @@
-"""Requests that do not end, or end where nobody expects it: nothing of them is left."""
+"""Requests that never end, or break off at any byte: they leave nothing behind."""
 
 import socket
 import struct

@@ -1,4 +1,4 @@
-"""Hostile values in well-formed requests: each gets an answer declared for its operation."""
+"""Hostile values in well-formed requests: each gets a status that its operation declares."""
 
 import asyncio
 import time
