@@ -1,6 +1,7 @@
 """wrk, the load generator."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -45,9 +46,10 @@ def require_wrk() -> None:
 
 
 def wrk_version() -> str:
-    """Its version, as Debian or its maker numbers it."""
+    """Return the version of wrk, or `unknown`."""
     banner = subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout
-    return banner.split()[1]
+    version = re.match(r"wrk (\S+)", banner)
+    return version[1] if version else "unknown"
 
 
 def drive(

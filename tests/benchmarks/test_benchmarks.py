@@ -84,6 +84,18 @@ def test_without_wrk_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
     assert "apt-get install wrk" in result.output
 
 
+@pytest.mark.parametrize(("banner", "version"), [("wrk 4.2.0 [epoll]", "4.2.0"), ("", "unknown")])
+def test_the_version_of_wrk_is_read(
+    banner: str, version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "wrk"
+    program.write_text(f"#!/bin/sh\necho '{banner}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert wrk.wrk_version() == version
+
+
 @pytest.mark.soak
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 @pytest.mark.parametrize(
