@@ -1,4 +1,4 @@
-"""The PostgreSQL that the load runs on, and a database there of the benchmark's own."""
+"""The PostgreSQL that the benchmarks run on, and a database of their own on it."""
 
 import secrets
 from collections.abc import Iterator
@@ -8,78 +8,86 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import LiteralString
 
-import click
 import psutil
 import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy.engine import make_url
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.servers import ROOT, cpu_seconds, run_tool
 from service.cli.embedded import embedded_postgres
 
 SETTINGS = ("fsync", "synchronous_commit", "shared_buffers", "max_connections")
+OWN_CONNECTIONS = 10  # the benchmark's own, and those that PostgreSQL reserves
 
 Connection = psycopg.Connection[tuple[str]]
 
 
 @dataclass(slots=True)
 class Database:
-    """The benchmark's own database: its address, a connection to it, and the server's process."""
+    """A database for the benchmarks: its URL, a connection to it, and the server's process."""
 
     url: str
     conn: Connection
-    postmaster: psutil.Process | None  # None where the server runs elsewhere
+    postmaster: psutil.Process | None  # None if the server runs elsewhere
 
     def describe(self) -> str:
-        """Its version, and the settings that its speed hangs on."""
+        """Return the version, and the settings that its speed depends on."""
         settings = ", ".join(f"{name} {self._setting(name)}" for name in SETTINGS)
         return f"{self._setting('server_version')}; {settings}"
 
+    def fill(self, rows: int, folder: Path) -> None:
+        """Migrate, and store `rows` items with the ids from 1 on."""
+        alembic = str(ROOT / "alembic.ini")
+        run_tool(self.url, folder, "alembic", "--config", alembic, "upgrade", "head")
+        run_tool(self.url, folder, "items", "seed", "--rows", str(rows))
+        # An application under load must not pay for the rows that another one wrote.
+        self.conn.execute("ALTER TABLE items SET (autovacuum_enabled = false)")
+        self.reset(rows)
+
     def reset(self, rows: int) -> None:
-        """Bring the table back to its first `rows` items, the same for whoever is next."""
+        """Delete all items but the first `rows`, and vacuum the table."""
         self.conn.execute("DELETE FROM items WHERE id > %s", [rows])
         self.conn.execute("VACUUM (ANALYZE) items")
         with suppress(InsufficientPrivilege):
             self.conn.execute("CHECKPOINT")
 
-    def connections(self, application_name: str) -> int:
-        """How many connections an application has open now."""
-        activity = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = %s"
-        return int(_one(self.conn, activity, application_name))
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the whole server so far; NaN if it runs elsewhere."""
+        return cpu_seconds(self.postmaster)
 
     def _setting(self, name: str) -> str:
         return _one(self.conn, "SELECT current_setting(%s)", name)
 
-    def cpu_seconds(self) -> float | None:
-        """CPU time of the whole server so far; None where it runs elsewhere."""
-        return cpu_seconds(self.postmaster) if self.postmaster else None
-
 
 @contextmanager
 def database(given: str | None, folder: Path, connections: int) -> Iterator[Database]:
-    """Make a database on the `given` server, else on an embedded one with its data in `folder`.
+    """Create a database, and drop it afterwards.
 
     Args:
-        connections: how many the load will need at most.
+        given: URL of a server; None for an embedded one with its data in `folder`.
+        connections: maximum number of connections of the applications.
 
     Raises:
-        ClickException: the server does not answer, allows fewer, or is lost meanwhile.
+        SystemExit: the server does not respond, or allows fewer connections.
     """
-    name = f"items_benchmark_{secrets.token_hex(4)}"
-    with _server(given, folder, connections) as server_url, _connect(server_url) as admin:
-        _require_connections(admin, connections)
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    name = sql.Identifier(f"items_benchmark_{secrets.token_hex(4)}")
+    needed = connections + OWN_CONNECTIONS
+    with _server(given, folder, needed) as server_url, _connect(server_url) as admin:
+        allowed = int(_one(admin, "SELECT current_setting(%s)", "max_connections"))
+        if allowed < needed:
+            raise SystemExit(
+                f"The server allows {allowed} connections, and this run may need {needed}."
+                " Raise its max_connections, or measure less with --only or --workers."
+            )
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(name))
         try:
-            url = make_url(server_url).set(database=name).render_as_string(hide_password=False)
-            with _connect(url) as conn:
-                yield Database(url, conn, _postmaster(conn))
-        except psycopg.OperationalError as exc:
-            raise click.ClickException(f"The database was lost: {exc}") from None
+            url = make_url(server_url).set(database=name.as_string().strip('"'))
+            address = url.render_as_string(hide_password=False)
+            with _connect(address) as conn:
+                yield Database(address, conn, _postmaster(conn))
         finally:
-            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-            with suppress(psycopg.OperationalError):  # it was lost, and this need not say it again
-                admin.execute(drop.format(sql.Identifier(name)))
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 @contextmanager
@@ -87,14 +95,13 @@ def _server(given: str | None, folder: Path, connections: int) -> Iterator[str]:
     if given is not None:
         yield make_url(given).set(drivername="postgresql").render_as_string(hide_password=False)
         return
-    # Not in the system's folder for temporary files: in memory, as that often is, a commit would
-    # cost nothing.
+    # The system's folder for temporary files may be in memory, where a commit costs nothing.
     with TemporaryDirectory(dir=folder, prefix=".postgres-") as home:
         data = Path(home, "data")
         with embedded_postgres(data) as url, _connect(url) as conn:
             allow = sql.SQL("ALTER SYSTEM SET max_connections = {}")
             conn.execute(allow.format(sql.Literal(connections)))
-        with embedded_postgres(data) as url:  # anew, for the setting to hold
+        with embedded_postgres(data) as url:  # the setting takes a restart
             yield url
 
 
@@ -102,20 +109,11 @@ def _connect(url: str) -> Connection:
     try:
         return psycopg.connect(url, autocommit=True)
     except psycopg.OperationalError as exc:
-        raise click.ClickException(f"The database does not answer: {exc}") from None
-
-
-def _require_connections(conn: Connection, connections: int) -> None:
-    allowed = _one(conn, "SELECT current_setting(%s)", "max_connections")
-    if int(allowed) < connections:
-        raise click.ClickException(
-            f"The server allows {allowed} connections, and this load may need {connections}."
-            " Raise its max_connections, or ask for fewer --apps or --workers"
-        )
+        raise SystemExit(f"The database does not respond: {exc}") from None
 
 
 def _postmaster(conn: Connection) -> psutil.Process | None:
-    """The server's first process, if it is one of this machine's."""
+    """Return the server's first process, if it runs on this machine."""
     with suppress(psutil.Error):
         parent = psutil.Process(conn.info.backend_pid).parent()
         if parent is not None and parent.name().startswith("postgres"):
@@ -124,7 +122,7 @@ def _postmaster(conn: Connection) -> psutil.Process | None:
 
 
 def _one(conn: Connection, query: LiteralString, argument: str) -> str:
-    """The one value that the query answers with."""
+    """Return the single value that the query returns."""
     row = conn.execute(query, [argument]).fetchone()
     assert row is not None
     return row[0]

@@ -1,8 +1,8 @@
--- What wrk sends, and its result as one line of JSON. The script's arguments:
+-- Tells wrk what to send, and writes its result as one line of JSON. Arguments:
 --   read|create|list  the scenario
 --   <rows>            items in the table, with the ids from 1 on
 
-local PREPARED = 5000 -- requests made beforehand: making one costs more than sending it
+local PREPARED = 5000 -- requests built in advance, as building one costs more than sending it
 local LAST_PAGE = 50
 
 local build = {
@@ -31,7 +31,7 @@ end
 local prepared = {}
 
 function init(args)
-  math.randomseed(seed) -- else every thread draws the same numbers
+  math.randomseed(seed) -- otherwise every thread draws the same numbers
   for n = 1, PREPARED do
     prepared[n] = build[args[1]](tonumber(args[2]))
   end

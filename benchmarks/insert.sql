@@ -1,4 +1,4 @@
--- What drive.lua creates, as pgbench does it; all is returned, as the service returns it.
+-- The insert of drive.lua for pgbench. It returns all columns, as the service does.
 \set number random(1, 1000000)
 \set cents random(1, 100000)
 INSERT INTO items (name, description, price, is_active)

@@ -1,205 +1,144 @@
-"""The load comparison: the service, the usual design and others, under wrk, turn by turn."""
+"""The load comparison: the service, the usual FastAPI designs, and upper bounds."""
 
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from collections.abc import Sequence
 
-import click
+from benchmarks.chart import chart
+from benchmarks.comparison import Comparison, Load, Options, compare
+from benchmarks.generators import PGBENCH_CLIENTS
+from benchmarks.peers.common import POOL_SIZE, THREADS
+from benchmarks.report import table, write
+from benchmarks.servers import SCENARIOS, Application
 
-from benchmarks.database import Database, database
-from benchmarks.machine import describe
-from benchmarks.measure import measure_pgbench, measure_server
-from benchmarks.pgbench import find_pgbench
-from benchmarks.plan import APPS, Plan, Timing, Turn
-from benchmarks.processes import raise_file_limit
-from benchmarks.report import write_report
-from benchmarks.results import SCENARIOS, Results
-from benchmarks.servers import APPLICATIONS, ROOT, run_tool, serve
-from benchmarks.wrk import require_wrk, wrk_version
+SUMMARY_LOAD = 64  # connections of the summary, if they were measured
 
-RESULTS = Path("benchmarks/results")
-AT_LEAST_1 = click.IntRange(min=1)
+USUAL_WORKER = "uvicorn_worker.UvicornWorker"
 
+APPLICATIONS = {
+    app.name: app
+    for app in (
+        Application("service", "this service as `items serve` runs it, with its defaults"),
+        Application(
+            "usual",
+            "the usual design of FastAPI's tutorial and the popular templates: an ORM session per"
+            " request, a pool of 20 + 10 connections, `pool_pre_ping`, commit and refresh, an exact"
+            " count, a `BaseHTTPMiddleware` for the log. FastAPI serialises the response models,"
+            " as it deprecates `ORJSONResponse`",
+            target="benchmarks.peers.usual:create_app()",
+            worker=USUAL_WORKER,
+            has_service_config=False,
+            pool=POOL_SIZE,
+        ),
+        Application(
+            "threads",
+            "the same with `def` endpoints in FastAPI's thread pool, on psycopg",
+            target="benchmarks.peers.threads:create_app()",
+            worker=USUAL_WORKER,
+            has_service_config=False,
+            pool=THREADS,
+        ),
+        Application(
+            "no-op",
+            "a FastAPI route that does nothing, behind the service's middleware and log",
+            target="benchmarks.variants.stack:no_op()",
+            scenarios=["read"],
+            pool=0,
+        ),
+        Application(
+            "pgbench",
+            "the same insert from PostgreSQL's own load generator, prepared, one a transaction;"
+            f" up to {PGBENCH_CLIENTS} clients",
+            target="",
+            scenarios=["create"],
+            max_clients=PGBENCH_CLIENTS,
+        ),
+    )
+}
 
-class CommaSeparated(click.ParamType[tuple[Any, ...]]):
-    """Several values in one option, with commas between them."""
-
-    name = "list"
-
-    def __init__(self, member: click.ParamType[Any]) -> None:
-        self.member = member
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """Each of them by the rules for one."""
-        return tuple(self.member.convert(part.strip(), param, ctx) for part in value.split(","))
-
-
-database_option = click.option(
-    "--database",
-    "database_url",
-    envvar="DATABASE_URL",
-    metavar="URL",
-    help="A PostgreSQL to make a database on, and drop it again [DATABASE_URL, or an embedded one]",
+FIGURES = (
+    *("requests/s", "p50 ms", "p95 ms", "p99 ms", "errors"),
+    *("app CPU us", "db CPU us", "worker MiB"),
 )
-rows_option = click.option(
-    "--rows", type=AT_LEAST_1, default=100_000, show_default=True, help="Items in the table"
-)
-out_option = click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default=True,
-    help="Folder for the report",
+RATIOS = ("requests x usual", "p99 x usual")
+SUMMARY_HEADERS = (
+    *("", "requests/s", "requests x usual", "p99 ms", "p99 x usual"),
+    *("requests x no-op", "requests x pgbench"),
 )
 
+METHOD = """\
+wrk, PostgreSQL and the application share the cores of this machine. The figures compare designs
+under the same conditions; they do not predict what a larger machine would serve.
 
-@click.command()
-@database_option
-@rows_option
-@click.option(
-    "--connections",
-    type=CommaSeparated(AT_LEAST_1),
-    default="1,64,1000",
-    show_default=True,
-    help="Clients at once",
-)
-@click.option(
-    "--workers", type=AT_LEAST_1, default=2, show_default=True, help="Of each application"
-)
-@click.option(
-    "--rounds",
-    type=AT_LEAST_1,
-    default=5,
-    show_default=True,
-    help="How often each application bears each load",
-)
-@click.option("--seconds", type=AT_LEAST_1, default=10, show_default=True, help="Of each load")
-@click.option(
-    "--warmup",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="Seconds before each load, not counted",
-)
-@click.option(
-    "--apps",
-    type=CommaSeparated(click.Choice(APPS)),
-    default=",".join(APPS),
-    show_default=True,
-    help="What to compare",
-)
-@click.option(
-    "--scenarios",
-    type=CommaSeparated(click.Choice(list(SCENARIOS))),
-    default=",".join(SCENARIOS),
-    show_default=True,
-    help="What to do to them",
-)
-@out_option
-def load(
-    database_url: str | None,
-    out: Path,
-    rounds: int,
-    workers: int,
-    rows: int,
-    seconds: int,
-    warmup: int,
-    connections: tuple[int, ...],
-    apps: tuple[str, ...],
-    scenarios: tuple[str, ...],
-) -> None:
-    """Compare the service under load with the usual design and with what bounds it.
+All applications run during the whole measurement, and one at a time is under load. Each round
+measures every application once; every second round runs in reverse order. A figure is the median
+over the rounds. A ratio is taken within each round: the median, with the lowest and the highest
+round in brackets. Errors are the sum over the rounds.
 
-    Needs wrk. Starts everything else by itself, on this machine alone, and ends it again.
-    """
-    out = prepare(out)
-    if "pgbench" in apps and find_pgbench() is None:
-        click.echo("Without pgbench, which is not installed", err=True)
-        apps = tuple(app for app in apps if app != "pgbench")
-    plan = Plan(apps, scenarios, connections, rounds, workers, Timing(warmup, seconds, rows))
-    results = run(plan, database_url, out)
-    click.echo(write_report(results, out))
-    click.echo(f"\nThe report is in {os.path.relpath(out)}")
+CPU time is that of all processes of the application, or of PostgreSQL, divided by the requests
+that succeeded, in microseconds. Worker MiB is the resident memory of the largest worker after a
+load, the maximum over the rounds.
+
+wrk sends the next request on a connection as soon as it has the response. Latency at many
+connections is therefore mostly queueing.
+
+Created rows are deleted after each load; the table is then vacuumed and analysed, and autovacuum
+is off for it. So each load finds the same table. Every application logs one line of JSON per
+request to a file. Pools, timeouts and server settings that are not named here have their
+defaults."""
 
 
-def prepare(out: Path) -> Path:
-    """See to what a run needs; answers with the folder `out`, which is there then.
-
-    Raises:
-        ClickException: wrk is not installed.
-    """
-    require_wrk()
-    # As Ctrl-C: what was started is ended in order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    raise_file_limit()
-    out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+def run(names: Sequence[str], options: Options) -> None:
+    """Compare the applications called `names`; write the report, the charts and the raw figures."""
+    comparison = compare([APPLICATIONS[name] for name in names], options)
+    for scenario in options.scenarios:
+        (options.out / f"{scenario}.svg").write_text(chart(comparison, scenario))
+    write(options.out, "load", report(comparison), comparison.records())
 
 
-def run(plan: Plan, database_url: str | None, folder: Path) -> Results:
-    """Start what takes part, measure every turn, and end it all.
-
-    Args:
-        database_url: of a server to use; None for an embedded one.
-        folder: for data and logs while it runs.
-    """
-    timing = plan.timing
-    with ExitStack() as stack:
-        logs = Path(stack.enter_context(TemporaryDirectory(dir=folder, prefix=".logs-")))
-        db = stack.enter_context(database(database_url, folder, plan.database_connections()))
-        fill(db, timing.rows, logs)
-        servers = {
-            app: stack.enter_context(serve(app, plan.workers, db.url, logs))
-            for app in plan.apps
-            if app in APPLICATIONS
-        }
-        results = Results(
-            describe_all(db),
-            {
-                "rows": timing.rows,
-                "workers": plan.workers,
-                "rounds": plan.rounds,
-                "seconds": timing.seconds,
-            },
-        )
-        for turn in with_progress(list(plan.turns()), plan.seconds()):
-            if turn.app in servers:
-                result = measure_server(turn, servers[turn.app], db, timing)
-            else:
-                result = measure_pgbench(turn, db, timing)
-            results.measurements.append(result)
-            if turn.scenario == "create":
-                db.reset(timing.rows)
-        return results
+def report(comparison: Comparison) -> str:
+    """Return the report as Markdown."""
+    options = comparison.options
+    connections = options.connections
+    at = SUMMARY_LOAD if SUMMARY_LOAD in connections else max(connections)
+    parts = [
+        "# Load comparison",
+        f"{options.seconds} s for each load, rounds: {options.rounds}, workers: {options.workers},"
+        f" {options.rows:,} items in the table.",
+        table(
+            SUMMARY_HEADERS, [_summary(comparison, Load(each, at)) for each in options.scenarios]
+        ),
+        f"The service at {at} connections. Each `x` is a ratio of the service's figure to that of"
+        " the application named:",
+        "\n".join(f"* **{app.name}**: {app.meaning}" for app in APPLICATIONS.values()),
+    ]
+    for scenario in options.scenarios:
+        title = SCENARIOS[scenario]
+        headers = ["connections", "application", *FIGURES, *RATIOS]
+        rows = [
+            _row(comparison, load, app)
+            for load in comparison.loads(scenario)
+            for app in comparison.samples[load]
+        ]
+        parts += [f"## {title}", f"![{title}, medians]({scenario}.svg)", table(headers, rows)]
+    parts += ["## Method", METHOD, "## Machine", table(["", ""], list(comparison.machine.items()))]
+    return "\n\n".join(parts) + "\n"
 
 
-def fill(db: Database, rows: int, folder: Path) -> None:
-    """Migrate and seed, as an administrator would."""
-    alembic = str(ROOT / "alembic.ini")
-    run_tool(db.url, folder, "alembic", "--config", alembic, "upgrade", "head")
-    run_tool(db.url, folder, "items", "seed", "--rows", str(rows))
-    # Whoever is under load while it runs would pay for what the others wrote.
-    db.conn.execute("ALTER TABLE items SET (autovacuum_enabled = false)")
-    db.reset(rows)
+def _summary(comparison: Comparison, load: Load) -> list[str]:
+    """Return the service's row of the summary."""
+    rate, p99 = comparison.cells(load, "service", ["requests/s", "p99 ms"])
+    return [
+        SCENARIOS[load.scenario],
+        *(rate, comparison.ratio(load, "service", "usual", "requests/s")),
+        *(p99, comparison.ratio(load, "service", "usual", "p99 ms")),
+        *(comparison.ratio(load, "service", bound, "requests/s") for bound in ("no-op", "pgbench")),
+    ]
 
 
-def describe_all(db: Database) -> dict[str, str]:
-    """The machine, and the versions of all that takes part."""
-    return describe() | {"PostgreSQL": db.describe(), "Load generator": f"wrk {wrk_version()}"}
-
-
-def with_progress(turns: list[Turn], seconds: int) -> Iterator[Turn]:
-    """The turns, with a bar that says which one it is and how long all will take."""
-    label = f"{len(turns)} loads, about {seconds / 60:.0f} min"
-    with click.progressbar(
-        turns, label=label, file=sys.stderr, item_show_func=lambda turn: str(turn or "")
-    ) as bar:
-        yield from bar
+def _row(comparison: Comparison, load: Load, app: str) -> list[str]:
+    """Return an application's row under one load."""
+    return [
+        f"{load.connections:,}",
+        app,
+        *comparison.cells(load, app, FIGURES),
+        *(comparison.ratio(load, app, "usual", figure) for figure in ("requests/s", "p99 ms")),
+    ]

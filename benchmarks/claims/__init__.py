@@ -1,9 +1,5 @@
-"""The field's folklore about this stack, each claim measured on this machine and judged.
+"""What is often said about this stack, measured and judged: `python -m benchmarks claims`."""
 
-`command` runs the topics, which stand in a module each; `measure` takes their times, `claim` judges
-them, `report` shows them.
-"""
+from benchmarks.claims.run import TOPICS, run
 
-from benchmarks.claims.command import claims
-
-__all__ = ["claims"]
+__all__ = ["TOPICS", "run"]

@@ -1,11 +1,9 @@
-"""Requests to an application in this process: no server and no client share the machine's cores
-with it, so that what differs is the application."""
+"""Requests to an application in this process, so that no server and no client share its cores."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from statistics import quantiles
-from time import perf_counter, thread_time
+from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Scope
 
@@ -13,7 +11,7 @@ Request = Callable[[], Awaitable[None]]
 
 
 def get(app: ASGIApp, path: str) -> Request:
-    """Makes a function that sends one GET and waits for all of its answer."""
+    """Return a function that sends one GET and waits for the whole response."""
     template: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -44,38 +42,32 @@ async def _send(message: Message) -> None:
         assert message["status"] == 200, message
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What requests under load took, in seconds: per request served, and the latency of each."""
+async def seconds_each(request: Request, concurrency: int, seconds: float) -> float:
+    """Keep `concurrency` requests in flight for `seconds`; return the seconds per request served.
 
-    elapsed: float
-    cpu: float
-    latencies: Sequence[float]
-
-
-async def load(request: Request, concurrency: int, seconds: float) -> Load:
-    """Keep `concurrency` requests under way for `seconds`; each sender sends at least one."""
-    latencies: list[float] = []
-    started, cpu_started = perf_counter(), thread_time()
+    Every sender sends at least one request.
+    """
+    served = 0
+    started = perf_counter()
 
     async def send_in_turn() -> None:
-        sent = perf_counter()
-        while True:
+        nonlocal served
+        is_over = False
+        while not is_over:
             await request()
-            answered = perf_counter()
-            latencies.append(answered - sent)
-            if answered > started + seconds:
-                return
-            sent = answered
+            served += 1
+            is_over = perf_counter() > started + seconds
 
     await asyncio.gather(*(send_in_turn() for _ in range(concurrency)))
-    elapsed, cpu = perf_counter() - started, thread_time() - cpu_started
-    return Load(elapsed / len(latencies), cpu / len(latencies), latencies)
+    return (perf_counter() - started) / served
 
 
-async def paced(request: Request, interval: float, seconds: float) -> float:
-    """Send a request each `interval` seconds, whatever becomes of the others. Answers with the p99
-    of their times from when they were due: one that starts late has waited, too."""
+async def p99_at_a_rate(request: Request, interval: float, seconds: float) -> float:
+    """Send a request every `interval` seconds, also while others are in flight.
+
+    Returns:
+        The p99 of their latencies, counted from when each was due: a late start counts as latency.
+    """
     latencies: list[float] = []
 
     async def send(due: float) -> None:
@@ -88,9 +80,4 @@ async def paced(request: Request, interval: float, seconds: float) -> float:
             due = started + number * interval
             await asyncio.sleep(max(0, due - perf_counter()))
             tasks.create_task(send(due))
-    return p99(latencies)
-
-
-def p99(latencies: Sequence[float]) -> float:
-    """What 99 of 100 do not pass."""
     return quantiles(latencies, n=100, method="inclusive")[98]

@@ -1,25 +1,31 @@
-"""Pydantic models against dataclasses: what an object costs to make, to hold and to convert."""
+"""Pydantic models and dataclasses: the cost of creating, holding and converting objects."""
 
+import gc
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
 from pydantic import BaseModel
 
-from benchmarks.claims.claim import Claim, Result, at_least, milliseconds, ratio
-from benchmarks.claims.measure import Bench
-from benchmarks.claims.tuning import tuned_collector
-from service.schemas.item import ItemCreate
+from benchmarks.claims.bench import Bench, Samples, Variant
+from service.domain.item import Item
+from service.schemas.item import ItemCreate, ItemRead
+from service.server.worker import GC_THRESHOLDS
 
 OBJECTS = 10_000
+NOW = datetime.now(UTC)
 BODY: dict[str, Any] = {
     "name": "Desk lamp",
     "description": "Warm light, 40 cm",
     "price": Decimal("29.99"),
     "is_active": True,
 }
+TEXTS: dict[str, Any] = {"name": "Desk lamp", "description": "Warm light, 40 cm"}
 
 
 class Model(BaseModel):
@@ -51,71 +57,58 @@ class Slotted:
     is_active: bool
 
 
-async def creation(bench: Bench) -> Result:
-    """10,000 objects of four members, each from the same mapping, kept in a list; the garbage
-    collector is on, and set as the service sets it."""
+class ServiceItem(ItemCreate):
+    """The model that a service layer would validate again."""
+
+
+class StoredItem(ItemRead):
+    """The model that a data access layer would validate."""
+
+
+async def objects(bench: Bench) -> Samples:
+    """Creating 10,000 objects of four fields, each from the same mapping, in a list. The garbage
+    collector is on, with the service's settings."""
     with tuned_collector():
-        samples = await bench.alternate(
+        return await bench.measure(
             {
                 "model": bench.calls(lambda: [Model(**BODY) for _ in range(OBJECTS)]),
                 "dataclass": bench.calls(lambda: [Plain(**BODY) for _ in range(OBJECTS)]),
                 "slotted": bench.calls(lambda: [Slotted(**BODY) for _ in range(OBJECTS)]),
             }
         )
-    return Result(
-        samples,
-        [
-            Claim(
-                "A Pydantic model takes many times as long to create as a dataclass",
-                "7x to 8x",
-                ratio(samples, "model", "dataclass"),
-                at_least(7),
-            ),
-            Claim(
-                "Slots make a dataclass faster to create",
-                "10% to 20%",
-                ratio(samples, "dataclass", "slotted"),
-                at_least(1.1, in_part=1.03),
-            ),
-        ],
-    )
 
 
-async def memory(bench: Bench) -> Result:
-    """Bytes an object, by tracemalloc, over 10,000 objects whose members they all share."""
-    samples = await bench.alternate(
+@contextmanager
+def tuned_collector() -> Iterator[None]:
+    """Set the garbage collector as service/server/worker.py does, and undo it afterwards."""
+    default = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*default)
+        gc.unfreeze()
+
+
+async def memory(bench: Bench) -> Samples:
+    """Bytes per object by tracemalloc, over 10,000 objects that share their values."""
+    return await bench.measure(
         {
             "model": _bytes_each(lambda: Model(**BODY)),
             "dataclass": _bytes_each(lambda: Plain(**BODY)),
             "slotted": _bytes_each(lambda: Slotted(**BODY)),
         }
     )
-    return Result(
-        samples,
-        [
-            Claim(
-                "A Pydantic model takes several times the memory of a dataclass",
-                "2x to 3x",
-                ratio(samples, "model", "dataclass"),
-                at_least(2),
-            ),
-            Claim(
-                "Slots halve what a dataclass takes",
-                "40% to 50% less",
-                ratio(samples, "dataclass", "slotted"),
-                at_least(1.67),
-            ),
-        ],
-        unit="byte",
-    )
 
 
-def _bytes_each(make: Callable[[], object]) -> Callable[[], Awaitable[float]]:
+def _bytes_each(create: Callable[[], object]) -> Variant:
     async def measure() -> float:
         objects: list[object] = [None] * OBJECTS
         tracemalloc.start()
         for index in range(OBJECTS):
-            objects[index] = make()
+            objects[index] = create()
         size, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return size / OBJECTS
@@ -123,37 +116,36 @@ def _bytes_each(make: Callable[[], object]) -> Callable[[], Awaitable[float]]:
     return measure
 
 
-async def conversion(bench: Bench) -> Result:
-    """One body of four members through the service's own `ItemCreate`, and on to a mapping."""
+async def conversion(bench: Bench) -> Samples:
+    """A body of four fields through the service's `ItemCreate`, and on to a mapping. "Once" and
+    "in every layer": a body of two fields to the values of a row, and a row to JSON, without a
+    database."""
     item = ItemCreate.model_validate(BODY)
-    samples = await bench.alternate(
+    return await bench.measure(
         {
             "validation": bench.calls(lambda: ItemCreate.model_validate(BODY)),
             "model_dump": bench.calls(item.model_dump),
             "asdict": bench.calls(lambda: asdict(item.to_domain())),
-            "member by member": bench.calls(lambda: item.to_domain().to_dict()),
+            "field by field": bench.calls(lambda: item.to_domain().to_dict()),
+            "once": bench.calls(_validate_once),
+            "in every layer": bench.calls(_validate_in_every_layer),
         }
     )
-    return Result(
-        samples,
-        [
-            Claim(
-                "Validating a request's body takes milliseconds",
-                "about 1.5 ms",
-                milliseconds(samples, "validation"),
-                at_least(1, in_part=0.1),
-            ),
-            Claim(
-                "Model to dataclass to `asdict` is faster than `model_dump`",
-                "faster",
-                ratio(samples, "model_dump", "asdict"),
-                at_least(1.1, in_part=1),
-            ),
-            Claim(
-                "Model to dataclass to mapping, member by member, is faster than `model_dump`",
-                "our own claim",
-                ratio(samples, "model_dump", "member by member"),
-                at_least(1.1, in_part=1),
-            ),
-        ],
-    )
+
+
+def _validate_once() -> bytes:
+    values = ItemCreate.model_validate(TEXTS).to_domain().to_dict()
+    return orjson.dumps(Item(**_stored(values)))
+
+
+def _validate_in_every_layer() -> bytes:
+    requested = ItemCreate.model_validate(TEXTS)
+    wanted = ServiceItem.model_validate(requested.model_dump())
+    stored = StoredItem.model_validate(_stored(wanted.model_dump()))
+    answer = ItemRead.model_validate(stored.model_dump())
+    return answer.model_dump_json().encode()
+
+
+def _stored(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the row that the database would return."""
+    return {**values, "id": 1, "version": 1, "created_at": NOW, "updated_at": NOW}

@@ -1,4 +1,4 @@
-"""Ways to answer with a list of 20 items."""
+"""Ways to respond with a list of 20 items."""
 
 import warnings
 from datetime import UTC, datetime
@@ -10,8 +10,7 @@ from fastapi.exceptions import FastAPIDeprecationWarning
 from fastapi.responses import JSONResponse, ORJSONResponse
 
 from benchmarks.claims.asgi import get
-from benchmarks.claims.claim import Claim, Result, at_least, ratio
-from benchmarks.claims.measure import Bench
+from benchmarks.claims.bench import Bench, Samples
 from service.domain.item import Item
 from service.http.responses import json_response
 from service.schemas.item import ItemRead
@@ -27,34 +26,34 @@ app = FastAPI()
 
 @app.get("/default")
 async def by_default() -> list[ItemRead]:
-    """FastAPI validates what it is given, and writes JSON by Pydantic."""
+    """Have FastAPI validate the items and serialise them by Pydantic."""
     return ITEMS  # type: ignore[return-value]
 
 
 @app.get("/json", response_class=JSONResponse)
 async def by_json_response() -> list[ItemRead]:
-    """The same, through Python objects and the standard library."""
+    """The same, by way of Python objects and the standard library."""
     return ITEMS  # type: ignore[return-value]
 
 
 @app.get("/orjson", response_class=ORJSONResponse)
 async def by_orjson_response() -> list[ItemRead]:
-    """The same, through Python objects and orjson."""
+    """The same, by way of Python objects and orjson."""
     return ITEMS  # type: ignore[return-value]
 
 
 @app.get("/bytes", response_model=list[ItemRead])
 async def by_bytes() -> Response:
-    """What the service does: orjson writes the dataclasses, nothing is validated again."""
+    """As the service does: orjson serialises the dataclasses, and nothing is validated again."""
     return json_response(ITEMS)
 
 
-async def responses(bench: Bench) -> Result:
-    """A request for 20 items, a list of dataclasses, to an application in this process; the model
-    of the answer is declared each time. The warning of the deprecated class is suppressed."""
+async def responses(bench: Bench) -> Samples:
+    """A request for 20 items, a list of dataclasses, to an application in this process. Each
+    endpoint declares the response model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FastAPIDeprecationWarning)
-        samples = await bench.alternate(
+        return await bench.measure(
             {
                 "default": bench.awaits(get(app, "/default"), thread_time),
                 "JSONResponse": bench.awaits(get(app, "/json"), thread_time),
@@ -62,26 +61,3 @@ async def responses(bench: Bench) -> Result:
                 "orjson bytes": bench.awaits(get(app, "/bytes"), thread_time),
             }
         )
-    return Result(
-        samples,
-        [
-            Claim(
-                "ORJSONResponse is faster than what FastAPI does by default",
-                "2x to 3x",
-                ratio(samples, "default", "ORJSONResponse"),
-                at_least(2),
-            ),
-            Claim(
-                "ORJSONResponse is faster than JSONResponse",
-                "2x to 3x",
-                ratio(samples, "JSONResponse", "ORJSONResponse"),
-                at_least(2),
-            ),
-            Claim(
-                "orjson's bytes in a Response are faster than what FastAPI does by default",
-                "our own claim",
-                ratio(samples, "default", "orjson bytes"),
-                at_least(1.25),
-            ),
-        ],
-    )

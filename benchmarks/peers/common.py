@@ -1,4 +1,4 @@
-"""What the usual design has around its routes, async or not: schemas, log, middleware."""
+"""What the usual designs share: schemas, statements, middleware and log."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -20,14 +20,14 @@ from service.models import Item
 logger = structlog.get_logger("access")
 
 POOL: dict[str, Any] = {"pool_size": 20, "max_overflow": 10, "pool_pre_ping": True}
-# Connections of one worker at most.
+# Maximum number of connections of a worker.
 POOL_SIZE: int = POOL["pool_size"] + POOL["max_overflow"]
-THREADS = 40  # of FastAPI, in one worker
+THREADS = 40  # that FastAPI runs in a worker
 COUNT = select(func.count()).select_from(Item)
 
 
 class ItemIn(BaseModel):
-    """An item as its maker describes it."""
+    """An item as a client sends it."""
 
     name: str = Field(min_length=1, max_length=255)
     description: str | None = Field(None, max_length=10_000)
@@ -36,7 +36,7 @@ class ItemIn(BaseModel):
 
 
 class ItemOut(BaseModel):
-    """A stored item. FastAPI writes it to JSON itself: it deprecates ORJSONResponse for that."""
+    """A stored item. FastAPI serialises it, as it deprecates ORJSONResponse."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -51,7 +51,7 @@ class ItemOut(BaseModel):
 
 
 class PageOut(BaseModel):
-    """One page of items, and how many there are in all."""
+    """One page of items, and the number of all items."""
 
     items: list[ItemOut]
     page: int
@@ -61,12 +61,12 @@ class PageOut(BaseModel):
 
 
 def select_page(page: int, per_page: int) -> Select[Item]:
-    """The statement for one page, counted from 1."""
+    """Return the statement for one page; the first page is 1."""
     return select(Item).order_by(Item.id).limit(per_page).offset((page - 1) * per_page)
 
 
 def make_page(items: list[Item], total: int, page: int, per_page: int) -> dict[str, Any]:
-    """What PageOut is validated from."""
+    """Return the mapping that FastAPI validates as a PageOut."""
     return {
         "items": items,
         "page": page,
@@ -77,7 +77,7 @@ def make_page(items: list[Item], total: int, page: int, per_page: int) -> dict[s
 
 
 class AccessLogMiddleware(BaseHTTPMiddleware):
-    """Gives each request its id and its line in the log."""
+    """Gives each request an id and a line in the log."""
 
     async def dispatch(
         self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
@@ -106,7 +106,7 @@ def wire(
     list_items: Callable[..., Any],
     get_item: Callable[..., Any],
 ) -> None:
-    """Add the routes to `app`, behind a log that writes a line of JSON a request to stderr."""
+    """Add the routes to `app`, and log each request as a line of JSON on stderr."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

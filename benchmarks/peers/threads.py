@@ -1,8 +1,8 @@
 """The usual design with `def` endpoints: FastAPI runs them in its thread pool, on psycopg.
 
-Each opens its session itself. As a dependency it would hold a connection while its request waits
-for another thread; under many requests all threads then wait for connections, and all connections
-for threads: the worker stands still.
+Each endpoint opens its own session. A session from a dependency would hold its connection while
+the request waits for another thread. Under many requests, all threads then wait for connections
+and all connections for threads, which is a deadlock.
 """
 
 from collections.abc import AsyncIterator
@@ -28,11 +28,11 @@ from service.settings import Settings, get_settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, on the database of the service's settings."""
+    """Return the application, on the database of the service's settings."""
     engine = create_engine(
         _psycopg_url(settings or get_settings()),
         connect_args={"application_name": "threads"},
-        # No thread waits for a connection.
+        # A connection for each thread.
         **(POOL | {"max_overflow": THREADS - POOL["pool_size"]}),
     )
 
@@ -54,7 +54,7 @@ def _psycopg_url(settings: Settings) -> URL:
 
 
 def create_item(request: Request, body: ItemIn) -> Item:
-    """Commit and refresh, as FastAPI's tutorial does."""
+    """Store an item; commit and refresh, as FastAPI's tutorial does."""
     item = Item(**body.model_dump())
     with request.app.state.sessions() as session:
         session.add(item)
@@ -68,7 +68,7 @@ def list_items(
     page: Annotated[int, Query(ge=1)] = 1,
     per_page: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """One page, and the exact count of all."""
+    """Return one page, with the exact count of all items."""
     with request.app.state.sessions() as session:
         total = session.scalar(COUNT)
         items = list(session.scalars(select_page(page, per_page)))
@@ -76,7 +76,7 @@ def list_items(
 
 
 def get_item(request: Request, item_id: int) -> Item:
-    """One item by its id."""
+    """Return one item."""
     with request.app.state.sessions() as session:
         item: Item | None = session.get(Item, item_id)
     if item is None:

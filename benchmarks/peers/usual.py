@@ -1,4 +1,4 @@
-"""The usual FastAPI design, as the popular templates have it: a session for each request."""
+"""The usual FastAPI design of the popular templates: a session for each request."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ from service.settings import Settings, get_settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, on the database of the service's settings."""
+    """Return the application, on the database of the service's settings."""
     engine = create_async_engine(
         (settings or get_settings()).engine_url,
         connect_args={"server_settings": {"application_name": "usual"}},
@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """A session of this request's own."""
+    """Yield a session for this request."""
     async with request.app.state.sessions() as session:
         yield session
 
@@ -48,7 +48,7 @@ Session = Annotated[AsyncSession, Depends(get_session)]
 
 
 async def create_item(body: ItemIn, session: Session) -> Item:
-    """Commit and refresh, as FastAPI's tutorial does."""
+    """Store an item; commit and refresh, as FastAPI's tutorial does."""
     item = Item(**body.model_dump())
     session.add(item)
     await session.commit()
@@ -61,14 +61,14 @@ async def list_items(
     page: Annotated[int, Query(ge=1)] = 1,
     per_page: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """One page, and the exact count of all."""
+    """Return one page, with the exact count of all items."""
     total = await session.scalar(COUNT)
     items = await session.scalars(select_page(page, per_page))
     return make_page(list(items), total or 0, page, per_page)
 
 
 async def get_item(item_id: int, session: Session) -> Item:
-    """One item by its id."""
+    """Return one item."""
     item = await session.get(Item, item_id)
     if item is None:
         raise HTTPException(404, "Item not found")

@@ -1,7 +1,7 @@
-"""The service with one thing undone, or done another way; it is made by its own `create_app`.
+"""The service with one thing undone; each application comes from the service's `create_app`.
 
-What has to be replaced is patched for as long as the process lives. `patch` refuses a name that is
-not there, so that a variant whose ground has moved fails at start-up, and never measures nothing.
+What is replaced stays patched as long as the process lives. `patch` fails if a name is missing, so
+a variant whose target was renamed fails at start-up.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +13,9 @@ from unittest.mock import patch
 import structlog
 from fastapi import FastAPI
 from fastapi.routing import request_response
-from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.routing import BaseRoute
 
-from benchmarks.variants import sessions
 from service.database.calls import coalesce
 from service.database.coalescer import Coalescer
 from service.http.routing import StrictRoute
@@ -31,7 +29,7 @@ Function = Callable[[AsyncConnection, Sequence[Call]], Awaitable[Sequence[Answer
 
 
 def included() -> FastAPI:
-    """Undoes: routes are given to the application, not to `include_router`."""
+    """Return the service with its routes given to `include_router`."""
     app = create_app()
     ours = (*item.router.routes, *system.router.routes)
     others = [route for route in app.routes if route not in ours]
@@ -44,7 +42,7 @@ def included() -> FastAPI:
 
 
 def called_by_fastapi() -> FastAPI:
-    """Undoes: operations with plain parameters are called directly."""
+    """Return the service with every operation called by FastAPI's own handler."""
     app = create_app()
     app.router.routes[:] = map(_with_fastapis_handler, app.routes)
     return app
@@ -58,7 +56,7 @@ def _with_fastapis_handler(route: BaseRoute) -> BaseRoute:
 
 
 def logged_through_structlog() -> FastAPI:
-    """Undoes: the line about a request does without structlog's processors."""
+    """Return the service with its access log passing structlog's processors."""
     patch("service.main.request_logger", _structlogs_logger).start()
     return create_app()
 
@@ -67,19 +65,8 @@ def _structlogs_logger(settings: Settings) -> Callable[..., None]:
     return partial(structlog.get_logger("service.observability.logs").info, "request")
 
 
-def with_telemetry() -> FastAPI:
-    """Undoes: FastAPI does not ask with each request whether somebody traces it."""
-    patch("service.main.FastAPIOffline", _traceable).start()
-    return create_app()
-
-
-def _traceable(**options: Any) -> FastAPI:
-    del options["telemetry"]
-    return FastAPIOffline(**options)
-
-
-def sets_in_flight(most: int) -> FastAPI:
-    """As many sets of each kind under way at once."""
+def sets_in_flight(maximum: int) -> FastAPI:
+    """Return the service with up to `maximum` sets of each kind in flight."""
 
     def bounded(
         engine: AsyncEngine,
@@ -87,14 +74,14 @@ def sets_in_flight(most: int) -> FastAPI:
         function: "Function[Call, Answer]",
         **options: Any,
     ) -> Coalescer[Call, Answer]:
-        return coalesce(engine, settings, function, **(options | {"max_sets": most}))
+        return coalesce(engine, settings, function, **(options | {"max_sets": maximum}))
 
     patch("service.routers.item.coalesce", bounded).start()
     return create_app()
 
 
-def each_alone() -> FastAPI:
-    """Undoes: calls are joined to sets."""
+def not_coalesced() -> FastAPI:
+    """Return the service with a statement and a connection for each call."""
     patch("service.routers.item.coalesce", _uncoalesced).start()
     return create_app()
 
@@ -108,10 +95,3 @@ def _uncoalesced(
         return answer
 
     return run
-
-
-def with_sessions() -> FastAPI:
-    """Undoes: the hot operations hold no connection of their own."""
-    app = create_app()
-    app.router.routes[:0] = sessions.router.routes
-    return app

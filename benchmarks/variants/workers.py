@@ -1,4 +1,4 @@
-"""Gunicorn workers that are the service's but for one thing."""
+"""Gunicorn workers that differ from the service's worker in one thing."""
 
 import asyncio
 import gc
@@ -9,40 +9,40 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from service.server.protocol import JoiningTransport
 from service.server.worker import Worker
 
-# This is imported before the service's configuration sets others.
+# Python's defaults, as the service's worker has not changed them yet.
 THRESHOLDS = gc.get_threshold()
 
 
-class UntunedCollector(Worker):
-    """Undoes what docker/gunicorn.conf.py tells the garbage collector."""
+class DefaultCollector(Worker):
+    """Leaves the garbage collector as Python has it."""
 
-    def run(self) -> None:
-        """Serve, until told to end."""
+    def load_wsgi(self) -> None:
+        """Load the application, and undo what the service's worker does then."""
+        super().load_wsgi()
         gc.unfreeze()
         gc.set_threshold(*THRESHOLDS)
-        super().run()
 
 
 class AsyncioLoop(Worker):
-    """The event loop of the standard library."""
+    """Runs the event loop of the standard library."""
 
     CONFIG_KWARGS = Worker.CONFIG_KWARGS | {"loop": "asyncio"}
 
 
 class TwoWrites(Worker):
-    """uvicorn's own protocol: the head of an answer is sent, then the body."""
+    """Has uvicorn's protocol, which writes head and body of a response separately."""
 
     CONFIG_KWARGS = Worker.CONFIG_KWARGS | {"http": "httptools"}
 
 
 class JoiningH11Protocol(H11Protocol):
-    """h11's, with an answer in one write, as the service has it with httptools."""
+    """Writes head and body together, as the service's protocol does."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
 
 
 class H11(Worker):
-    """A parser in Python."""
+    """Parses with h11, in Python."""
 
     CONFIG_KWARGS = Worker.CONFIG_KWARGS | {"http": JoiningH11Protocol}

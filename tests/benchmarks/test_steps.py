@@ -1,4 +1,4 @@
-"""`benchmarks steps`: its variants respond as the service does, and differences are computed."""
+"""`benchmarks steps`: its variants respond as the service does."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,16 +9,14 @@ import httpx2 as httpx
 import pytest
 from gunicorn.util import import_app
 
-from benchmarks.results import Measurement
-from benchmarks.servers import serve
-from benchmarks.steps.figures import cpu_difference, percent_more
-from benchmarks.variants.catalog import CHANGES, LADDER, SERVICE, VARIANTS, Variant
+from benchmarks.servers import Application, serve
+from benchmarks.steps import CHANGES, LAYERS, SERVICE, VARIANTS
 from service.settings import Settings, get_settings
 from tests.support.apps import client_of, serving
 from tests.support.samples import LAMP
 
 load: Callable[[str], Any] = import_app  # as Gunicorn does it
-IN_PROCESS = [v for v in CHANGES if v.worker == SERVICE.worker and not v.arguments]
+IN_PROCESS = [variant for variant in CHANGES if variant.worker == SERVICE.worker]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +44,7 @@ def headers(answer: httpx.Response) -> dict[str, str]:
 
 @pytest.mark.parametrize("variant", IN_PROCESS, ids=lambda variant: variant.name)
 async def test_a_variant_responds_as_the_service_does(
-    variant: Variant, item: Any, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    variant: Application, item: Any, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variant.settings.items():
         monkeypatch.setenv(name, value)
@@ -63,27 +61,14 @@ async def test_a_variant_responds_as_the_service_does(
 async def test_a_variant_of_the_worker_responds_as_the_service_does(
     item: Any, database_in_environment: str, tmp_path: Path
 ) -> None:
-    command = VARIANTS["two writes"].command()
-    with serve("variant", 1, database_in_environment, tmp_path, command) as server:
+    with serve(VARIANTS["two writes"], 1, database_in_environment, tmp_path) as server:
         assert httpx.get(f"http://127.0.0.1:{server.port}/items/1").json() == item
 
 
-@pytest.mark.parametrize("step", LADDER[:-1], ids=lambda step: step.name)
-async def test_a_step_responds_with_an_item(step: Variant, item: Any) -> None:
-    async with client_of(load(step.target)) as below:
+@pytest.mark.parametrize("layer", LAYERS[:-1], ids=lambda layer: layer.name)
+async def test_a_layer_responds_with_an_item(layer: Application, item: Any) -> None:
+    async with client_of(load(layer.target)) as below:
         answer = await below.get("/items/1")
 
     assert (answer.status_code, answer.json().keys()) == (200, item.keys())
     assert answer.headers["content-type"] == "application/json"
-
-
-def measurement(number: int, rate: float, cpu: float) -> Measurement:
-    return Measurement("x", "read", 64, number, rate, errors=0, app_cpu=cpu)
-
-
-def test_a_difference_is_taken_within_each_round() -> None:
-    base = [measurement(n, 1000, 80) for n in (1, 2, 3)]
-    other = [measurement(3, 900, 83), measurement(1, 800, 81), measurement(2, 1100, 9)]
-
-    assert cpu_difference(other, base) == "~ +1.0 (-71.0 to +3.0)"
-    assert percent_more(other[:2], base, "rate") == "-15.0 (-20.0 to -10.0)"
