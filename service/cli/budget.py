@@ -30,7 +30,8 @@ async def tell_connection_budget(settings: Settings) -> None:
         async with engine.connect() as conn:
             available = await conn.scalar(AVAILABLE_CONNECTIONS)
     except Exception as exc:  # whatever it is, the service starts without a database, too
-        logger.warning("connection_budget_unknown", needed=needed, error=type(exc.__cause__ or exc).__name__)
+        error = type(exc.__cause__ or exc).__name__
+        logger.warning("connection_budget_unknown", needed=needed, error=error)
         return
     finally:
         await engine.dispose()
