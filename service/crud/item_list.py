@@ -26,7 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 
-from service.domain.item import MAX_PRICE, ItemFilter, ItemQuery, Position
+from service.domain.item import ItemFilter, ItemQuery
+from service.domain.listing import Position
+from service.domain.price import MAX_PRICE
 from service.models.item import items, name_folded, price_key
 
 # A list counts its matches up to this number, so that it never costs a full count.
