@@ -15,6 +15,8 @@ from service.schemas.listing import (
     SORT,
     TEXT_POSITION,
     TIME_POSITION,
+    Bulk,
+    Created,
     Page,
     PageQuery,
     page_example,
@@ -95,22 +97,16 @@ class ItemRead(Schema):
     updated_at: datetime
 
 
-class ItemBulk(Schema):
+class ItemBulk(Bulk[ItemCreate]):
     """Items to create, all or none."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [EXAMPLE]}})
 
-    items: list[ItemCreate] = Field(
-        min_length=1, max_length=1000, description="The items, stored in this order"
-    )
 
-
-class ItemsCreated(Schema):
+class ItemsCreated(Created[ItemRead]):
     """The stored items, in the order of the request."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [STORED_EXAMPLE]}})
-
-    items: list[ItemRead]
 
 
 class ItemFilterQuery(QuerySchema):

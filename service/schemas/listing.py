@@ -1,4 +1,4 @@
-"""Lists of any resource: the parameters of pages, positions in cursors, and pages."""
+"""Lists of any resource: the parameters of pages, positions in cursors, pages, and bulk bodies."""
 
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -15,6 +15,7 @@ MAX_DEPTH = 1_000_000
 
 SORT = "The order; a leading minus reverses it. Ties are sorted by id"
 
+Create = TypeVar("Create", bound=Schema)
 Read = TypeVar("Read", bound=Schema)
 
 # The type of a cursor's position, for each type of sort key: the key and the id.
@@ -85,6 +86,20 @@ class Page(Schema, Generic[Read]):
     )
     pages: int | None = Field(description="Number of pages for `total`")
     next_cursor: str | None = Field(description="The cursor of the next page; null at the end")
+
+
+class Bulk(Schema, Generic[Create]):
+    """Items to create, all or none."""
+
+    items: list[Create] = Field(
+        min_length=1, max_length=1000, description="The items, stored in this order"
+    )
+
+
+class Created(Schema, Generic[Read]):
+    """The stored items, in the order of the request."""
+
+    items: list[Read]
 
 
 def page_example(item: JsonDict) -> JsonDict:
