@@ -112,9 +112,21 @@ def test_crud_never_commits(file: str) -> None:
     assert called & {"commit", "rollback", "begin"} == set()
 
 
-@pytest.mark.parametrize("stem", sorted(stems("routers") & stems("models")))
+RESOURCES = sorted(stems("routers") & stems("models"))
+
+
+@pytest.mark.parametrize("stem", RESOURCES)
 def test_a_resource_has_the_same_stem_in_every_layer(stem: str) -> None:
     assert [layer for layer in SLICE if stem not in stems(layer)] == []
+
+
+@pytest.mark.parametrize("layer", ["domain", "schemas", "crud"])
+def test_what_resources_share_imports_none_of_them(layer: str) -> None:
+    shared = [file for file in files_of(layer) if Path(file).stem not in RESOURCES]
+    slices = [f"service.{room}.{stem}" for room in SLICE for stem in RESOURCES]
+
+    for file in shared:
+        assert [name for name in imports(file) if name.startswith(tuple(slices))] == [], file
 
 
 def test_no_file_is_longer_than_250_lines() -> None:

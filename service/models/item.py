@@ -3,51 +3,32 @@
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlalchemy import (
-    CheckConstraint,
-    ColumnElement,
-    Identity,
-    Index,
-    Numeric,
-    Table,
-    Text,
-    collate,
-    func,
-    literal_column,
-    text,
-    true,
-)
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Numeric, Table, collate, func, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.models.base import Base, TimestampMixin
+from service.models.base import Base, Money, ResourceMixin, SortedText, null_last
 
 
 def price_key(price: Any) -> ColumnElement[Decimal]:
-    """Return the sort key of a price: never NULL, so that the rows after a position are one range
-    of the index."""
-    return func.coalesce(price, literal_column("'Infinity'::numeric"), type_=Numeric())
+    """Return the sort key of a price."""
+    return null_last(price, "'Infinity'::numeric", Numeric())
 
 
-class Item(TimestampMixin, Base):
+class Item(ResourceMixin, Base):
     """An item. The CHECK constraints hold for every writer of the table."""
 
     __tablename__ = "items"
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    # Ordered by code point: the same on every server, fast to compare, and safe from changes of
-    # the operating system's locales, which would corrupt an index.
-    name: Mapped[str] = mapped_column(Text(collation="C"))
-    description: Mapped[str | None] = mapped_column(Text)
-    price: Mapped[Decimal | None] = mapped_column(Numeric(12, 2))
+    name: Mapped[SortedText]
+    description: Mapped[str | None]
+    price: Mapped[Money | None] = mapped_column()
     is_active: Mapped[bool] = mapped_column(server_default=true())
-    version: Mapped[int] = mapped_column(server_default=text("1"))
 
     __table_args__ = (
         CheckConstraint("char_length(name) <= 255 AND btrim(name) <> ''", name="name_length"),
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
         # NaN is a numeric value, greater than every number.
         CheckConstraint("price >= 0 AND price < 'NaN'", name="price_range"),
-        CheckConstraint("version >= 1", name="version_positive"),
         # Each serves one sort in both directions, with ties by id; the first also the filter.
         Index(None, "is_active", "id"),
         Index(None, "name", "id"),

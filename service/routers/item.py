@@ -20,9 +20,15 @@ from service.http.openapi import operation_id, problems, takes_headers
 from service.http.paging import address, cursor_links, decode_cursor, encode_cursor, page_links
 from service.http.responses import json_response, not_modified, versioned_response
 from service.http.routing import StrictRoute
-from service.schemas.base import Int64
-from service.schemas.item import ItemCreate, ItemRead, ItemReplace, ItemUpdate
-from service.schemas.item_list import ItemList, ItemListQuery
+from service.schemas.item import (
+    ItemCreate,
+    ItemList,
+    ItemListQuery,
+    ItemRead,
+    ItemReplace,
+    ItemUpdate,
+)
+from service.schemas.types import Int64
 from service.settings import Settings
 from service.state import state_of
 

@@ -20,7 +20,7 @@ from service.http.openapi import operation_id, problems
 from service.http.responses import json_bytes
 from service.http.routing import StrictRoute
 from service.http.streaming import Stream
-from service.schemas.item_list import ItemExportQuery
+from service.schemas.item import ItemExportQuery
 from service.state import state_of
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}

@@ -1,62 +1,36 @@
-"""Items as clients write and read them."""
+"""Items as clients write, read and list them."""
 
 from datetime import datetime
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StringConstraints,
-    WithJsonSchema,
-)
+from pydantic import ConfigDict, Field, StrictBool, TypeAdapter
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
 
-from service.domain.item import MAX_PRICE, ItemData
-from service.schemas.base import SafeText, Schema
-
-CENT = Decimal("0.01")
-
-
-def _refuse_non_number(value: Any) -> Any:
-    if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        return value
-    raise PydanticCustomError("number_type", "Input should be a number")
-
-
-def _to_cents(value: Decimal) -> Decimal:
-    # One spelling for each price; the driver cannot send one as small as 0e-20000.
-    return abs(value).quantize(CENT)
-
-
-# The white space that trimming removes: Unicode's, more than \s in a regular expression.
-WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-Name = Annotated[
+from service.domain.item import ItemData, ItemFilter, ItemQuery
+from service.domain.listing import Position
+from service.schemas.base import QuerySchema, Schema
+from service.schemas.listing import (
+    INT_POSITION,
+    PRICE_POSITION,
+    SORT,
+    TEXT_POSITION,
+    TIME_POSITION,
+    Bulk,
+    Created,
+    Page,
+    PageQuery,
+    page_example,
+)
+from service.schemas.types import (
+    LongText,
+    Price,
+    PriceBound,
     SafeText,
-    StringConstraints(min_length=1, max_length=255),
-    # A name of white space alone is empty after trimming.
-    WithJsonSchema(
-        {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 255,
-            "pattern": rf"^[^\x00]*[^\x00{WHITE_SPACE}][^\x00]*$",
-        }
-    ),
-]
-Description = Annotated[SafeText, StringConstraints(max_length=10_000)]
-# A price as the database stores it; its users define the accepted spellings.
-Cents = Annotated[
-    Decimal,
-    Field(ge=0, le=MAX_PRICE, max_digits=12, decimal_places=2),
-    AfterValidator(_to_cents),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)}),
-]
-Price = Annotated[Cents, BeforeValidator(_refuse_non_number)]
+    ShortText,
+    StoredId,
+    Time,
+    Version,
+)
 
 EXAMPLE: JsonDict = {
     "name": "Desk lamp",
@@ -78,8 +52,8 @@ class ItemCreate(Schema):
 
     model_config = ConfigDict(json_schema_extra={"example": EXAMPLE})
 
-    name: Name = Field(description="The name, after trimming")
-    description: Description | None = Field(None, description="A description")
+    name: ShortText = Field(description="The name, after trimming")
+    description: LongText | None = Field(None, description="A description")
     price: Price | None = Field(None, description="The price, with at most two decimals")
     is_active: StrictBool = Field(True, description="Whether the item is offered")
 
@@ -98,8 +72,8 @@ class ItemUpdate(Schema):
     model_config = ConfigDict(json_schema_extra={"example": {"price": 24.99}})
 
     # The factories only make a field optional: a field that was not sent is never read.
-    name: Name = Field(default_factory=str, description="The name, after trimming")
-    description: Description | None = Field(None, description="A description")
+    name: ShortText = Field(default_factory=str, description="The name, after trimming")
+    description: LongText | None = Field(None, description="A description")
     price: Price | None = Field(None, description="The price, with at most two decimals")
     is_active: StrictBool = Field(default_factory=bool, description="Whether the item is offered")
 
@@ -113,33 +87,102 @@ class ItemRead(Schema):
 
     model_config = ConfigDict(json_schema_extra={"example": STORED_EXAMPLE})
 
-    id: int = Field(json_schema_extra={"format": "int64"})
-    name: Name
-    description: Description | None
+    id: StoredId
+    name: ShortText
+    description: LongText | None
     price: Price | None
     is_active: bool
-    version: int = Field(
-        ge=1,
-        description="1, plus one with each change",
-        json_schema_extra={"format": "int64"},
-    )
+    version: Version
     created_at: datetime
     updated_at: datetime
 
 
-class ItemBulk(Schema):
+class ItemBulk(Bulk[ItemCreate]):
     """Items to create, all or none."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [EXAMPLE]}})
 
-    items: list[ItemCreate] = Field(
-        min_length=1, max_length=1000, description="The items, stored in this order"
-    )
 
-
-class ItemsCreated(Schema):
+class ItemsCreated(Created[ItemRead]):
     """The stored items, in the order of the request."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [STORED_EXAMPLE]}})
 
-    items: list[ItemRead]
+
+class ItemFilterQuery(QuerySchema):
+    """Filters of items; all that are given must hold."""
+
+    is_active: bool | None = Field(None, description="Only active items, or only inactive ones")
+    q: SafeText | None = Field(
+        None,
+        max_length=255,
+        description="A literal part of the name, in either case",
+        examples=["lamp"],
+    )
+    price_min: PriceBound | None = Field(None, description="The lowest price, included")
+    price_max: PriceBound | None = Field(None, description="The highest price, included")
+    created_after: Time | None = Field(None, description="Only items created after this time")
+    created_before: Time | None = Field(None, description="Only items created before this time")
+    updated_after: Time | None = Field(None, description="Only items changed after this time")
+
+    def to_filter(self) -> ItemFilter:
+        """Return the domain object."""
+        return ItemFilter(
+            self.is_active,
+            self.q,
+            self.price_min,
+            self.price_max,
+            self.created_after,
+            self.created_before,
+            self.updated_after,
+        )
+
+
+class ItemExportQuery(ItemFilterQuery):
+    """Filters and format of an export."""
+
+    format: Literal["ndjson", "csv"] | None = Field(
+        None, description="The format; by default the one that `Accept` prefers"
+    )
+
+
+ItemSort = Literal[
+    "id",
+    "-id",
+    "name",
+    "-name",
+    "price",
+    "-price",
+    "created_at",
+    "-created_at",
+    "updated_at",
+    "-updated_at",
+]
+POSITIONS: dict[str, TypeAdapter[Position]] = {
+    "id": INT_POSITION,
+    "name": TEXT_POSITION,
+    "price": PRICE_POSITION,
+    "created_at": TIME_POSITION,
+    "updated_at": TIME_POSITION,
+}
+
+
+class ItemListQuery(PageQuery, ItemFilterQuery):
+    """Filters, order and page of a list."""
+
+    sort: ItemSort = Field("id", description=SORT)
+
+    @property
+    def position(self) -> TypeAdapter[Position]:
+        """Return the type of the position in a cursor of this list."""
+        return POSITIONS[self.sort.removeprefix("-")]
+
+    def to_domain(self) -> ItemQuery:
+        """Return the domain object, without the cursor."""
+        return ItemQuery(self.to_filter(), self.sort, self.page, self.per_page, count=self.count)
+
+
+class ItemList(Page[ItemRead]):
+    """One page of items, and the number of matches."""
+
+    model_config = ConfigDict(json_schema_extra={"example": page_example(STORED_EXAMPLE)})

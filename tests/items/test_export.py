@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 
-from service.crud import item as crud
+from service.crud import listing
 from tests.support.apps import execute
 from tests.support.lists import check_refused, ids_of, store, store_many
 from tests.support.problems import check_problem
@@ -175,7 +175,7 @@ async def test_csv_quotes_a_cell_that_a_spreadsheet_would_run(
 async def test_each_item_comes_once_and_by_id_however_many_batches_they_fill(
     client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crud, "EXPORT_BATCH", 3)
+    monkeypatch.setattr(listing, "EXPORT_BATCH", 3)
     for number in range(8):
         await execute(app, "UPDATE items SET price = 1 WHERE id = 1")  # moves it within the table
         rows = await exported_as_csv(client)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.crud import item as crud
+from service.crud import listing
 from service.database import engine
 from service.database.engine import transactional
 from service.domain.item import Item, ItemFilter
@@ -160,7 +161,7 @@ async def test_head_reads_one_batch_and_frees_its_slot(
 
     assert head.startswith(b"HTTP/1.1 200 ")
     assert body == b""
-    assert batches == [crud.EXPORT_BATCH] * (SLOTS + 2)
+    assert batches == [listing.EXPORT_BATCH] * (SLOTS + 2)
     await check_all_is_free(app, server)
 
 
@@ -175,8 +176,8 @@ async def test_no_more_is_read_than_the_client_takes(
 
         assert 1 <= len(batches) <= 3
         async with asyncio.timeout(TIMEOUT):
-            await reader.readexactly(10_000 * crud.EXPORT_BATCH * 5 // 2)
-        assert 3 <= len(batches) < BIG // crud.EXPORT_BATCH
+            await reader.readexactly(10_000 * listing.EXPORT_BATCH * 5 // 2)
+        assert 3 <= len(batches) < BIG // listing.EXPORT_BATCH
 
 
 async def test_exports_beyond_the_slots_are_refused_and_other_requests_are_served(

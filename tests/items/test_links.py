@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.http.paging import cursor_links, page_links
-from service.schemas import item_list as schemas
+from service.schemas import listing as schemas
 from tests.support.lists import check_refused, ids_of, store_many, store_names
 
 LINK = re.compile(r"<([\w.~:/?@!$&'()*+,;=%-]*)>; rel=\"(first|prev|next|last)\"", re.ASCII)

@@ -116,8 +116,10 @@ async def generic_plan_of(
 
 def literal(value: Any) -> str:
     """Return an SQL literal."""
-    inner = ",".join(f'"{member}"' for member in value) if isinstance(value, list) else str(value)
-    return f"'{{{inner}}}'" if isinstance(value, list) else f"'{inner}'"
+    if isinstance(value, list):
+        members = ",".join("NULL" if member is None else f'"{member}"' for member in value)
+        return f"'{{{members}}}'"
+    return f"'{value}'"
 
 
 def nodes_of(plan: Any) -> Iterator[Any]:

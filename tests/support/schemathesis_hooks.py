@@ -9,7 +9,7 @@ import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.schemas.item_list import MAX_DEPTH
+from service.schemas.listing import MAX_DEPTH
 
 # Errors that depend on earlier requests: an ETag that is not current, a key that was used.
 STATEFUL_ERRORS = (
