@@ -83,10 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def add_routes(app: FastAPI, settings: Settings) -> None:
-    """Add the operations; the most used first, as each route that does not match costs time."""
-    include(app, item.router)
-    include(app, item_bulk.router)
-    include(app, item_export.router)
+    """Add the operations."""
+    include(app, item.router, item_bulk.router, item_export.router)
     app.include_router(system.router)
     if settings.metrics_enabled:
         app.include_router(system.metrics_router)

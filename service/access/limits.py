@@ -28,44 +28,34 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """The arguments of one of slowapi's decorators; `scope` is None for a limit of one operation.
+    """The arguments of one of slowapi's decorators, as functions of the request.
 
-    A callable `value` may take `request`, or the client's `key` as with slowapi.
+    Attributes:
+        value: returns limits in the notation of `limits`; "" is no limit.
+        scope: name of what operations share; None for a limit of one operation.
     """
 
-    value: str | Callable[..., str]
-    key_func: Callable[..., str]
+    value: Callable[[Request], str]
+    key_func: Callable[[Request], str]
     scope: str | None
-    per_method: bool = False
-    methods: Sequence[str] | None = None
-    error_message: str | Callable[..., str] | None = None
-    exempt_when: Callable[..., bool] | None = None
-    cost: int | Callable[..., int] = 1
-    override_defaults: bool = True  # there are no defaults
+    per_method: bool
+    methods: Sequence[str] | None
+    error_message: str | Callable[..., str] | None
+    exempt_when: Callable[[Request], bool]
+    cost: Callable[[Request], int]
 
     def hits(self, request: Request) -> Iterator[Hit]:
         """Yield how `request` counts."""
         if self.methods and request.method.lower() not in map(str.lower, self.methods):
             return
-        if self.exempt_when and self._call(self.exempt_when, request):
+        if not (value := self.value(request)) or self.exempt_when(request):
             return
-        value = self._call(self.value, request) if callable(self.value) else self.value
-        if not value:
-            return
-        client = self._call(self.key_func, request)
         scope = self.scope or request.scope["endpoint"].__name__
         if self.per_method:
             scope = f"{scope}:{request.method}"
-        cost = self._call(self.cost, request) if callable(self.cost) else self.cost
+        client, cost = self.key_func(request), self.cost(request)
         for limit in _parse(value):
             yield Hit(limit, scope, client, cost)
-
-    def _call(self, function: Callable[..., Any], request: Request) -> Any:
-        """Call one of the functions with what it takes: the request, the key, or nothing."""
-        parameters = _parameters(function)
-        if not parameters:
-            return function()
-        return function(self._call(self.key_func, request) if parameters == ("key",) else request)
 
 
 class Limiter(slowapi.Limiter):
@@ -78,27 +68,71 @@ class Limiter(slowapi.Limiter):
     def limit(
         self, limit_value: Any, key_func: Any = None, *args: Any, **options: Any
     ) -> Callable[[Function], Function]:
-        """Limit one operation; the arguments are slowapi's."""
-        key_func = key_func or self._key_func
-        return self._declare(Declaration(limit_value, key_func, None, *args, **options))
+        """Limit one operation; the arguments are slowapi's.
+
+        A callable may take the request, or as with slowapi the client's `key`.
+        """
+        options |= zip(
+            ("per_method", "methods", "error_message", "exempt_when", "cost"), args, strict=False
+        )
+        return self._declare(limit_value, None, key_func, **options)
 
     def shared_limit(
         self, limit_value: Any, scope: Any, key_func: Any = None, *args: Any, **options: Any
     ) -> Callable[[Function], Function]:
         """Limit operations that count together; the arguments are slowapi's."""
         options |= zip(("error_message", "exempt_when", "cost"), args, strict=False)
-        return self._declare(Declaration(limit_value, key_func or self._key_func, scope, **options))
+        return self._declare(limit_value, scope, key_func, **options)
 
     def declared(self, endpoint: Callable[..., Any]) -> Sequence[Declaration]:
         """Return the limits of an operation's function."""
         return self._declared.get(inspect.unwrap(endpoint), ())
 
-    def _declare(self, declaration: Declaration) -> Callable[[Function], Function]:
+    def _declare(
+        self,
+        value: Any,
+        scope: str | None,
+        key_func: Any,
+        *,
+        per_method: bool = False,
+        methods: Sequence[str] | None = None,
+        error_message: str | Callable[..., str] | None = None,
+        exempt_when: Any = False,
+        cost: Any = 1,
+        override_defaults: bool = True,  # there are no defaults
+    ) -> Callable[[Function], Function]:
+        if isinstance(value, str):
+            parse_many(value)  # refuses another notation
+        key_of = _of_request(key_func or self._key_func)
+        declaration = Declaration(
+            value=_of_request(value, key_of),
+            key_func=key_of,
+            scope=scope,
+            per_method=per_method,
+            methods=methods,
+            error_message=error_message,
+            exempt_when=_of_request(exempt_when or False, key_of),
+            cost=_of_request(cost, key_of),
+        )
+
         def record(function: Function) -> Function:
             self._declared.setdefault(inspect.unwrap(function), []).append(declaration)
             return function
 
         return record
+
+
+def _of_request(given: Any, key_of: Callable[[Request], str] | None = None) -> Callable[..., Any]:
+    """Return a constant, or a function of nothing or of the key, as a function of the request."""
+    if not callable(given):
+        return lambda request: given
+    parameters = tuple(inspect.signature(given).parameters)
+    if not parameters:
+        return lambda request: given()
+    if key_of and parameters == ("key",):
+        return lambda request: given(key_of(request))
+    function: Callable[..., Any] = given
+    return function
 
 
 def client_of(request: Request) -> str:
@@ -140,20 +174,23 @@ def writes(request: Request) -> str:
 
 
 async def count_request(connection: HTTPConnection) -> None:
-    """Count a request in the limits of its operation, once.
+    """Count a request in the limits of its operation, unless its route has counted it."""
+    scope = connection.scope
+    if scope["type"] == "http" and "rate_limit" not in scope:
+        await count(Request(scope), limiter.declared(scope["endpoint"]))
+
+
+async def count(request: Request, declarations: Sequence[Declaration]) -> None:
+    """Count a request in these limits.
 
     Its response gets RateLimit headers, from the scope. While Redis fails, requests pass uncounted.
 
     Raises:
         RateLimitExceeded: the client made too many requests; `headers` has Retry-After.
     """
-    scope = connection.scope
-    declarations = limiter.declared(scope["endpoint"])
-    if not declarations or "rate_limit" in scope or scope["type"] != "http":
-        return
-    request = Request(scope)
+    scope = request.scope
+    scope["rate_limit"] = ()
     hits = [(hit, declaration) for declaration in declarations for hit in declaration.hits(request)]
-    scope["rate_limit"] = []
     if not hits:
         return
     quotas = await state_of(request).counters.count([hit for hit, _ in hits])
@@ -188,11 +225,6 @@ def _headers(quotas: Sequence[Quota]) -> list[tuple[bytes, bytes]]:
         (b"ratelimit-policy", ", ".join(policies).encode()),
         (b"ratelimit", ", ".join(left).encode()),
     ]
-
-
-@lru_cache(1024)
-def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(function).parameters)
 
 
 @lru_cache(1024)

@@ -45,10 +45,15 @@ class StrictRequest(Request):
     def query_params(self) -> QueryParams:
         """Return the query; bytes that are not UTF-8 become surrogates, which our types refuse."""
         if not hasattr(self, "_query_params"):
-            query = self.scope["query_string"].decode(errors="surrogateescape")
-            pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
-            self._query_params = QueryParams(pairs)
+            self._query_params = QueryParams(self.query_pairs())
         return self._query_params
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """Return the names and values of the query, as in `query_params`."""
+        if not (query := self.scope["query_string"]):
+            return []
+        text = query.decode(errors="surrogateescape")
+        return parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
 
     async def body(self) -> bytes:
         """Read and return the body.

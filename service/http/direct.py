@@ -10,15 +10,17 @@ and FastAPI's path serves the operation.
 
 import inspect
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from fastapi import Request, Response, params
+from fastapi import Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+from service.http.body import StrictRequest
+
+Handler = Callable[[StrictRequest], Coroutine[Any, Any, Response]]
 # What FastAPI collects of a dependency or an operation that we do not read.
 NOT_PLAIN = (
     *("header_params", "cookie_params", "response_param_name", "websocket_param_name"),
@@ -28,12 +30,19 @@ NOT_PLAIN = (
 
 @dataclass(slots=True)
 class _Step:
-    """A dependency: its function, the name of its result, and the names of its arguments."""
+    """A function to call, the name of its result, and the names of its arguments."""
 
     call: Callable[..., Any]
     result: str
-    request_as: list[str] = field(default_factory=list)
-    results_as: dict[str, str] = field(default_factory=dict)
+    request_as: list[str]
+    results_as: dict[str, str]
+
+    def arguments(self, request: StrictRequest, results: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments, of which `results` has those of earlier steps."""
+        arguments: dict[str, Any] = dict.fromkeys(self.request_as, request)
+        for name, result in self.results_as.items():
+            arguments[name] = results[result]
+        return arguments
 
 
 def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | None:
@@ -56,20 +65,15 @@ def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | No
         and _takes_plain_body(route)
     ):
         return None
-    request_as = _request_names(dependant)
+    operation = _Step(endpoint, "", _request_names(dependant), names)
     path, query, bodies = dependant.path_params, dependant.query_params, dependant.body_params
 
-    async def read_and_call(request: Request) -> Response:
+    async def read_and_call(request: StrictRequest) -> Response:
         content = await request.json() if bodies else None
-        arguments: dict[str, Any] = dict.fromkeys(request_as, request)
-        if steps:
-            results: dict[str, Any] = {}
-            for step in steps:
-                taken = {name: results[result] for name, result in step.results_as.items()}
-                taken.update(dict.fromkeys(step.request_as, request))
-                results[step.result] = await step.call(**taken)
-            for name, result in names.items():
-                arguments[name] = results[result]
+        results: dict[str, Any] = {}
+        for step in steps:
+            results[step.result] = await step.call(**step.arguments(request, results))
+        arguments = operation.arguments(request, results)
         errors: list[Any] = []
         for parameter in path:
             value, faults = parameter.validate(
@@ -78,7 +82,7 @@ def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | No
             arguments[parameter.name] = value
             errors += faults
         for parameter in query:
-            value, faults = parameter.validate(dict(request.query_params), {}, loc=("query",))
+            value, faults = parameter.validate(dict(request.query_pairs()), {}, loc=("query",))
             arguments[parameter.name] = value
             errors += faults
         for parameter in bodies:

@@ -4,23 +4,24 @@ They are declared and documented as in FastAPI. Where an operation takes what `h
 not compile, or a test overrides a dependency, FastAPI's own path serves it with equal results.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, ClassVar
 
 from fastapi import APIRouter, FastAPI, Request, Response, params
 from fastapi.routing import APIRoute
-from fastapi.security import SecurityScopes
 from pydantic import BaseModel
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
-from service.access.limits import count_request
-from service.access.scopes import api_key, dependencies_of, required_scopes
+from service.access.limits import count, count_request, limiter
+from service.access.scopes import api_key, authorize, dependencies_of, required_scopes
 from service.errors import InvalidInput, UnsupportedMediaType
 from service.http.body import StrictRequest
-from service.http.direct import Handler, compile_operation
+from service.http.direct import compile_operation
 from service.http.problem import MESSAGES, printable
 from service.state import state_of
+
+Handler = Callable[[Any], Coroutine[Any, Any, Response]]
 
 PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
@@ -75,7 +76,7 @@ class StrictRoute(APIRoute):
 
     def _checked(self, handle: Handler) -> Handler:
         scopes = required_scopes(self.dependant)
-        security_scopes = SecurityScopes(scopes)
+        limits = limiter.declared(self.endpoint)
         known, has_model = _query_of(self.dependant)
         body = self.body_field.field_info if self.body_field else None
         takes_json = body is not None and not isinstance(body, params.Form)
@@ -83,17 +84,18 @@ class StrictRoute(APIRoute):
         media_types = PATCH_TYPES if "PATCH" in (self.methods or ()) else None
 
         async def check_and_handle(request: Request) -> Response:
-            if not request.app.dependency_overrides:
-                await count_request(request)
-                if scopes is not None:
-                    await api_key(request, security_scopes)
+            state = state_of(request)
+            if not request.scope["app"].dependency_overrides:
+                if any(limit.value(request) for limit in limits):
+                    await count(request, limits)
+                if scopes is not None and state.settings.api_keys:
+                    authorize(request, scopes)
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)
             if not isinstance(request, StrictRequest):
                 request = StrictRequest(request.scope, request.receive)
             if not takes_json:
                 return await handle(request)
-            state = state_of(request)
             request.max_bytes = getattr(state.settings, self.max_bytes_setting)
             request.budget = state.body_budget
             request.takes_object = takes_object
@@ -112,15 +114,17 @@ class BulkRoute(StrictRoute):
     max_bytes_setting = "max_bulk_bytes"
 
 
-def include(app: FastAPI, router: APIRouter) -> None:
-    """Add the operations of a router of StrictRoutes to `app`.
+def include(app: FastAPI, *routers: APIRouter) -> None:
+    """Add the operations of routers of StrictRoutes to `app`, before its other routes.
 
     In place of `app.include_router`, which works too, but matches each request twice and serves all
-    operations by FastAPI's own path.
+    operations by FastAPI's own path. The most used router comes first: each route that does not
+    match costs time.
     """
-    for route in router.routes:
-        assert isinstance(route, StrictRoute)
-        app.router.routes.append(route.bound_to(app))
+    routes = [route for router in routers for route in router.routes]
+    app.router.routes[:0] = [
+        route.bound_to(app) for route in routes if isinstance(route, StrictRoute)
+    ]
 
 
 def _read_first(handle: Handler) -> Handler:
