@@ -19,6 +19,7 @@ from service.database.engine import close_engine, create_engine
 from service.database.revision import find_revisions, load_revisions
 from service.database.sessions import Sessions
 from service.http.body import MemoryBudget
+from service.http.export import Exports
 from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import complete_openapi
@@ -131,8 +132,8 @@ async def lifespan(
         statistics=statistics,
         revisions=load_revisions(),
         find_revision=coalesce(engine, settings, find_revisions, max_sets=1, repeatable=True),
-        items=item.ItemCalls(engine, settings),
-        exports=item_export.Exports(engine, settings.max_exports),
+        exports=Exports(engine, settings.max_exports),
+        items=item.create_calls(engine, settings),
     )
     sampler = asyncio.create_task(sample(statistics, engine)) if statistics else None
     logger.info("started", version=__version__)

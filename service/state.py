@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from service.database.coalescer import Coalescer
     from service.database.revision import Revisions
     from service.database.sessions import Sessions
+    from service.domain.item import Item
     from service.http.body import MemoryBudget
+    from service.http.export import Exports
     from service.observability.metrics import RequestStatistics
-    from service.routers.item import ItemCalls
-    from service.routers.item_export import Exports
+    from service.routers.calls import Calls
     from service.settings import Settings
 
 
@@ -36,12 +37,12 @@ class State:
     statistics: RequestStatistics | None  # None: metrics are off
     revisions: Revisions
     find_revision: Coalescer[None, str | None]
-    items: ItemCalls
     exports: Exports
+    items: Calls[Item]
 
 
 def state_of(source: FastAPI | HTTPConnection) -> State:
     """Return the state of an application, or of the application that serves a request."""
     app = getattr(source, "app", source)
-    state: State = app.state.service
+    state: State = app.state["service"]  # much faster than the attribute
     return state

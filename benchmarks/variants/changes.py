@@ -76,13 +76,13 @@ def sets_in_flight(maximum: int) -> FastAPI:
     ) -> Coalescer[Call, Answer]:
         return coalesce(engine, settings, function, **(options | {"max_sets": maximum}))
 
-    patch("service.routers.item.coalesce", bounded).start()
+    patch("service.routers.calls.coalesce", bounded).start()
     return create_app()
 
 
 def not_coalesced() -> FastAPI:
     """Return the service with a statement and a connection for each call."""
-    patch("service.routers.item.coalesce", _uncoalesced).start()
+    patch("service.routers.calls.coalesce", _uncoalesced).start()
     return create_app()
 
 

@@ -6,31 +6,30 @@ deletes do not move it (keyset pagination).
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote
 from zlib import crc32
 
 import orjson
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
 
+from service.domain.listing import Page, Position, Query
 from service.errors import InvalidInput
-
-Position = TypeVar("Position")
+from service.http.responses import address, json_response
 
 CHECKSUM_SIZE = 4  # bytes; it guards against mistakes, as a cursor grants no access
 PLACES = ("page", "cursor")  # the parameters that name a page
 SAFE = "!$&'()*+,;=:@/?%"  # characters allowed in a query
 
 
-def encode_cursor(list_: Any, position: Sequence[Any]) -> str:
-    """Return the cursor for the rows after `position` in the list that `list_` describes."""
+def encode_cursor(query: Query[Any], position: Position) -> str:
+    """Return the cursor for the rows after `position` in the list of `query`."""
     content = orjson.dumps(position, default=str)
-    return _text(_checksum(list_, content) + content)
+    return _text(_checksum(query, content) + content)
 
 
-def decode_cursor(cursor: str, list_: Any, type_: TypeAdapter[Position]) -> Position:
+def decode_cursor(cursor: str, query: Query[Any], type_: TypeAdapter[Position]) -> Position:
     """Return the position in `cursor`.
 
     Raises:
@@ -40,7 +39,7 @@ def decode_cursor(cursor: str, list_: Any, type_: TypeAdapter[Position]) -> Posi
         data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         checksum, content = data[:CHECKSUM_SIZE], data[CHECKSUM_SIZE:]
         # base64 decoding is lenient; only our own spelling is accepted.
-        if checksum == _checksum(list_, content) and cursor == _text(data):
+        if checksum == _checksum(query, content) and cursor == _text(data):
             return type_.validate_json(content)
     except (ValueError, ValidationError):
         pass
@@ -52,8 +51,38 @@ def _text(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _checksum(list_: Any, content: bytes) -> bytes:
-    return crc32(content, crc32(orjson.dumps(list_, default=str))).to_bytes(CHECKSUM_SIZE)
+def _checksum(query: Query[Any], content: bytes) -> bytes:
+    order = orjson.dumps((query.sort, query.filter), default=str)
+    return crc32(content, crc32(order)).to_bytes(CHECKSUM_SIZE)
+
+
+def page_response(
+    request: Request, query: Query[Any], page: Page[Any], deepest_page: int
+) -> Response:
+    """Return a page of a list, with links to those around it.
+
+    Args:
+        deepest_page: the largest page number that is allowed.
+    """
+    next_cursor = encode_cursor(query, query.position(page.items[-1])) if page.has_more else None
+    pages = None if page.total is None else -(-page.total // query.per_page)
+    if query.after:
+        links = cursor_links(request, next_cursor)
+    else:
+        last = None if page.total_capped else pages
+        links = page_links(request, query.page, last, deepest_page, next_cursor)
+    return json_response(
+        {
+            "items": page.items,
+            "page": None if query.after else query.page,
+            "per_page": query.per_page,
+            "total": page.total,
+            "total_relation": page.total_relation,
+            "pages": pages,
+            "next_cursor": next_cursor,
+        },
+        headers=[(b"link", links.encode())],
+    )
 
 
 def page_links(
@@ -95,12 +124,6 @@ def _list_address(request: Request) -> tuple[str, str]:
     path = address(request)
     # Encoded characters stay encoded; those that no address may have, such as ">", get encoded.
     return (f"{path}?{quote(kept, SAFE, 'latin-1')}", "&") if kept else (path, "?")
-
-
-def address(request: Request) -> str:
-    """Return the request's path as its client sees it, with the prefix that a gateway removes."""
-    root_path, path = request.scope.get("root_path", ""), request.scope["path"]
-    return quote(path if path.startswith(f"{root_path}/") else root_path + path)
 
 
 def _is_place(part: str) -> bool:

@@ -1,12 +1,20 @@
 """Responses that orjson makes from dataclasses, without the validation of a response model."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import orjson
-from fastapi import Response
+from fastapi import Request, Response
 
 from service.http.conditional import Versioned, entity_tag
+
+
+class Stored(Versioned, Protocol):
+    """A stored row of any resource."""
+
+    id: int
+
 
 # A response depends on the API key. Clients revalidate each time; a 304 is inexpensive.
 CACHING = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization"))
@@ -37,6 +45,18 @@ def versioned_response(
 ) -> Response:
     """Return `content` as `json_response` does, with its ETag."""
     return json_response(content, status_code, [_etag(content), *headers])
+
+
+def created_response(request: Request, content: Stored) -> Response:
+    """Return a 201 with `content`, whose address is below that of the request."""
+    location = f"{address(request)}/{content.id}"
+    return versioned_response(content, 201, [(b"location", location.encode())])
+
+
+def address(request: Request) -> str:
+    """Return the request's path as its client sees it, with the prefix that a gateway removes."""
+    root_path, path = request.scope.get("root_path", ""), request.scope["path"]
+    return quote(path if path.startswith(f"{root_path}/") else root_path + path)
 
 
 def not_modified(content: Versioned) -> Response:

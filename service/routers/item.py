@@ -1,6 +1,5 @@
 """Items over HTTP. To add a resource, copy this file and `item.py` in each other layer."""
 
-import math
 from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -9,17 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from service.access.limits import limiter, reads, writes
 from service.access.scopes import require_scope, requires
 from service.crud import item as crud
-from service.database.calls import coalesce
-from service.database.engine import transactional
-from service.domain.item import Item, ItemPage, ItemQuery
+from service.domain.item import Item
 from service.errors import NotFound, PreconditionFailed
 from service.http.conditional import check_version, is_unmodified
 from service.http.dependencies import ExpectedVersions, IdempotencyKey, SessionsOf
 from service.http.idempotency import once
 from service.http.openapi import operation_id, problems, takes_headers
-from service.http.paging import address, cursor_links, decode_cursor, encode_cursor, page_links
-from service.http.responses import json_response, not_modified, versioned_response
+from service.http.paging import decode_cursor, page_response
+from service.http.responses import created_response, not_modified, versioned_response
 from service.http.routing import StrictRoute
+from service.routers.calls import Calls
 from service.schemas.item import (
     ItemCreate,
     ItemList,
@@ -33,40 +31,21 @@ from service.settings import Settings
 from service.state import state_of
 
 
-class ItemCalls:
-    """The coalesced calls on items: those that are frequent and inexpensive.
-
-    Together they hold at most 6 connections of a worker's pool. One set in flight of a kind is
-    fastest, as sets grow larger; lists differ in cost, so they have two.
-    """
-
-    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
-        self.get = coalesce(engine, settings, crud.get_many, max_sets=1, repeatable=True)
-        self.create = coalesce(engine, settings, crud.create_many, max_sets=1)
-        self.list_inexpensive = coalesce(
-            engine, settings, crud.list_pages, shape=crud.shape, max_sets=2, repeatable=True
-        )
-        # In a lane of their own, one by one, so that no read by id waits for a search. Fewer may
-        # wait, as each takes longer.
-        self.list_expensive = coalesce(
-            transactional(engine),
-            settings,
-            crud.search_pages,
-            max_set=1,
-            max_sets=2,
-            max_waiting=math.ceil(settings.queue_limit / 5),
-            max_wait=settings.pool_timeout,
-            repeatable=True,
-        )
-
-    async def list(self, query: ItemQuery) -> ItemPage:
-        """Return one page of items."""
-        lane = self.list_expensive if crud.is_expensive(query) else self.list_inexpensive
-        return await lane(query)
+def create_calls(engine: AsyncEngine, settings: Settings) -> Calls[Item]:
+    """Return the coalesced calls on items."""
+    return Calls(
+        engine,
+        settings,
+        get_many=crud.get_many,
+        create_many=crud.create_many,
+        list_pages=crud.list_pages,
+        search_pages=crud.search_pages,
+        is_expensive=crud.is_expensive,
+    )
 
 
-async def item_calls(request: Request) -> ItemCalls:
-    """Return the coalesced calls of the application."""
+async def get_calls(request: Request) -> Calls[Item]:
+    """Return the coalesced calls on items of the application."""
     return state_of(request).items
 
 
@@ -91,7 +70,7 @@ TAKES_MERGE_PATCH = {
 }
 NO_SUCH_ITEM = "There is no item with this id"
 
-Calls = Annotated[ItemCalls, Depends(item_calls)]
+ItemCalls = Annotated[Calls[Item], Depends(get_calls)]
 ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
 
 
@@ -107,15 +86,15 @@ ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
 )
 @limiter.shared_limit(writes, scope="write")
 async def create_item(
-    request: Request, body: ItemCreate, calls: Calls, key: IdempotencyKey
+    request: Request, body: ItemCreate, calls: ItemCalls, key: IdempotencyKey
 ) -> Response:
     """Store an item. With a 201 it is committed."""
     row = body.to_domain().to_dict()
     if key is None:
-        return _created(request, await calls.create(row))
+        return created_response(request, await calls.create(row))
 
     async def create(session: AsyncSession) -> Response:
-        return _created(request, *await crud.create_many(session, [row]))
+        return created_response(request, *await crud.create_many(session, [row]))
 
     return await once(request, key, row, create)
 
@@ -130,33 +109,13 @@ async def create_item(
 )
 @limiter.shared_limit(reads, scope="read")
 async def list_items(
-    request: Request, query: Annotated[ItemListQuery, Query()], calls: Calls
+    request: Request, query: Annotated[ItemListQuery, Query()], calls: ItemCalls
 ) -> Response:
     """List the matching items, page by page. A page past the end is empty."""
     asked = query.to_domain()
-    order = (asked.sort, asked.filter)
     if query.cursor is not None:
-        asked.after = decode_cursor(query.cursor, order, query.position)
-    page = await calls.list(asked)
-    next_cursor = encode_cursor(order, asked.position(page.items[-1])) if page.has_more else None
-    pages = None if page.total is None else -(-page.total // query.per_page)
-    if asked.after:
-        links = cursor_links(request, next_cursor)
-    else:
-        last = None if page.total_capped else pages
-        links = page_links(request, query.page, last, query.deepest_page, next_cursor)
-    return json_response(
-        {
-            "items": page.items,
-            "page": None if asked.after else query.page,
-            "per_page": query.per_page,
-            "total": page.total,
-            "total_relation": page.total_relation,
-            "pages": pages,
-            "next_cursor": next_cursor,
-        },
-        headers=[(b"link", links.encode())],
-    )
+        asked.after = decode_cursor(query.cursor, asked, query.position)
+    return page_response(request, asked, await calls.list(asked), query.deepest_page)
 
 
 @router.get(
@@ -169,7 +128,7 @@ async def list_items(
     openapi_extra=takes_headers("If-None-Match"),
 )
 @limiter.shared_limit(reads, scope="read")
-async def get_item(request: Request, item_id: ItemId, calls: Calls) -> Response:
+async def get_item(request: Request, item_id: ItemId, calls: ItemCalls) -> Response:
     """Read one item, active or not."""
     item = await calls.get(item_id)
     if item is None:
@@ -192,7 +151,7 @@ async def replace_item(
     body: ItemReplace,
     versions: ExpectedVersions,
     sessions: SessionsOf,
-    calls: Calls,
+    calls: ItemCalls,
 ) -> Response:
     """Replace an item's content; omitted fields return to their defaults."""
     values = body.to_domain().to_dict()
@@ -215,7 +174,7 @@ async def update_item(
     body: ItemUpdate,
     versions: ExpectedVersions,
     sessions: SessionsOf,
-    calls: Calls,
+    calls: ItemCalls,
 ) -> Response:
     """Change the fields that are sent; null clears `description` or `price`."""
     if values := body.changes():
@@ -241,7 +200,7 @@ async def delete_item(
     item_id: ItemId,
     versions: ExpectedVersions,
     sessions: SessionsOf,
-    calls: Calls,
+    calls: ItemCalls,
     permanent: Annotated[
         bool, Query(description="Delete the item permanently; requires the scope `items:delete`")
     ] = False,
@@ -255,12 +214,7 @@ async def delete_item(
     return Response(status_code=204)
 
 
-def _created(request: Request, item: Item) -> Response:
-    location = f"{address(request)}/{item.id}"
-    return versioned_response(item, 201, [(b"location", location.encode())])
-
-
-async def _refuse(calls: ItemCalls, item_id: int, versions: list[int] | None) -> NoReturn:
+async def _refuse(calls: Calls[Item], item_id: int, versions: list[int] | None) -> NoReturn:
     """Raise the reason why a write found no item: it is missing, or has another version."""
     if versions is not None and await calls.get(item_id):
         raise PreconditionFailed

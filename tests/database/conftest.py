@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from service.routers.item import ItemCalls
+from service.domain.item import Item
+from service.routers.calls import Calls
 from service.state import state_of
 from tests.support.processes import connection
 
@@ -19,6 +20,6 @@ async def admin(database_url: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-def calls(app: FastAPI) -> ItemCalls:
-    calls: ItemCalls = state_of(app).items
+def calls(app: FastAPI) -> Calls[Item]:
+    calls: Calls[Item] = state_of(app).items
     return calls

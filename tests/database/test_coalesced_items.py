@@ -19,9 +19,9 @@ from service.crud import item as crud
 from service.database import coalescer
 from service.database.coalescer import Coalescer
 from service.database.faults import is_data_fault
-from service.domain.item import ItemFilter, ItemQuery
+from service.domain.item import Item, ItemFilter, ItemQuery
 from service.main import create_app
-from service.routers.item import ItemCalls
+from service.routers.calls import Calls
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import connections_in_use, no_complaints, serving, tolerate_locks
@@ -102,7 +102,7 @@ async def test_concurrent_requests_of_one_kind_share_statements(
     ],
 )
 async def test_a_bad_row_fails_alone(
-    app: FastAPI, calls: ItemCalls, admin: Any, bad: dict[str, Any]
+    app: FastAPI, calls: Calls[Item], admin: Any, bad: dict[str, Any]
 ) -> None:
     names = [f"Item {number:03}" for number in range(120)]
     rows: list[dict[str, Any]] = [{"name": name} for name in names]
@@ -180,7 +180,7 @@ async def test_past_the_bound_of_the_queue_requests_get_503_at_once(
 
 
 async def test_under_any_load_a_worker_holds_at_most_6_connections(
-    app: FastAPI, calls: ItemCalls, database_url: str, admin: Any
+    app: FastAPI, calls: Calls[Item], database_url: str, admin: Any
 ) -> None:
     ids = await store(app, 30)
     held: list[int] = []

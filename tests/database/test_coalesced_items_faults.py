@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.crud import item as crud
-from service.domain.item import ItemFilter, ItemQuery
+from service.domain.item import Item, ItemFilter, ItemQuery
 from service.main import create_app
-from service.routers.item import ItemCalls
+from service.routers.calls import Calls
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import connections_in_use, no_complaints, serving, tolerate_locks
@@ -79,7 +79,7 @@ async def test_disconnected_clients_leak_no_connection_and_disturb_no_other(
 
 
 async def test_batches_that_an_administrator_ends_are_sent_once_more(
-    app: FastAPI, calls: ItemCalls, database_url: str, admin: Any
+    app: FastAPI, calls: Calls[Item], database_url: str, admin: Any
 ) -> None:
     ids = await store(app, 40)
     with statements(app) as sent:
