@@ -13,12 +13,12 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.access.counters import create_counters
 from service.access.limits import count_request, limiter
-from service.access.scopes import check_routes
 from service.database.calls import coalesce
 from service.database.engine import close_engine, create_engine
 from service.database.revision import find_revisions, load_revisions
 from service.database.sessions import Sessions
 from service.http.body import MemoryBudget
+from service.http.checks import check_routes
 from service.http.export import Exports
 from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
@@ -119,8 +119,7 @@ async def lifespan(
 
     It starts without a database, too; readiness then fails.
     """
-    if settings.api_keys:
-        check_routes(app)
+    check_routes(app, has_keys=bool(settings.api_keys))
     exporting = traces.start()
     engine = create_engine(settings)
     app.state.service = State(

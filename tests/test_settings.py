@@ -16,7 +16,7 @@ from tests.support.commands import ROOT
 SECRET = "hunter2"
 EXAMPLE = (ROOT / ".env.example").read_text()
 # The meaning above, and the setting: commented out, or with its default.
-SETTING = re.compile(r"# (?P<meaning>.+)\n(?P<off># )?(?P<name>[A-Z_]+)=(?P<value>.*)\n")
+SETTING = re.compile(r"# (?P<meaning>.+)\n(?P<off># )?(?P<name>[A-Z0-9_]+)=(?P<value>.*)\n")
 SHOWN = list(SETTING.finditer(EXAMPLE))
 
 
@@ -190,7 +190,7 @@ def test_the_example_has_every_setting_once_with_its_meaning_above() -> None:
         # A sentence, and not the setting before.
         assert re.fullmatch(r"[A-Z][^=]+\.", match["meaning"]), match["meaning"]
     # Nothing else in the file looks like a setting.
-    assert len(re.findall(r"^(?:# )?[A-Z_]+=", EXAMPLE, re.MULTILINE)) == len(SHOWN)
+    assert len(re.findall(r"^(?:# )?[A-Z0-9_]+=", EXAMPLE, re.MULTILINE)) == len(SHOWN)
 
 
 @pytest.mark.parametrize("match", SHOWN, ids=lambda match: match["name"])

@@ -9,9 +9,8 @@ import hmac
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Security, WebSocketException, status
+from fastapi import Request, Security, WebSocketException, status
 from fastapi.openapi.models import HTTPBearer
-from fastapi.routing import iter_route_contexts
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -143,21 +142,3 @@ def dependencies_of(dependant: Any) -> Iterator[Any]:
     for dependency in dependant.dependencies:
         yield from dependencies_of(dependency)
         yield dependency
-
-
-def check_routes(app: FastAPI) -> None:
-    """Check that every route is public or declares a scope.
-
-    Raises:
-        SystemExit: one is not, or does not.
-    """
-    for route in iter_route_contexts(app.routes):
-        dependant = getattr(route, "dependant", None)
-        is_guarded = dependant is not None and required_scopes(dependant)
-        if route.path not in PUBLIC and not is_guarded:
-            methods = " ".join(sorted(route.methods or ()))
-            raise SystemExit(
-                f"{methods} {route.path} may be called without an API key. Add "
-                'dependencies=[requires("SCOPE")] to it, or its path to PUBLIC in '
-                "service/access/scopes.py"
-            )
