@@ -34,7 +34,8 @@ from service.state import State
 
 logger = structlog.get_logger(__name__)
 
-MAX_BODIES = 8  # of the largest size that a worker holds at once
+MAX_BODIES = 2  # of the largest size that a worker holds at once
+MAX_UNREAD_BYTES = 64 * 1024 * 1024  # of large responses that a worker holds for its clients
 
 DESCRIPTION = """\
 A microservice for items on PostgreSQL. Every error is a problem (RFC 9457) whose `type` names its
@@ -128,6 +129,8 @@ async def lifespan(
         sessions=Sessions(engine, settings),
         counters=create_counters(settings),
         body_budget=MemoryBudget(MAX_BODIES * settings.max_bulk_bytes),
+        large_bodies=asyncio.Semaphore(1),
+        response_budget=MemoryBudget(MAX_UNREAD_BYTES),
         statistics=statistics,
         revisions=load_revisions(),
         find_revision=coalesce(engine, settings, find_revisions, max_sets=1, repeatable=True),

@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     queue_limit: int = Field(2000, ge=1)
     max_body_bytes: int = Field(1024 * 1024, ge=1)
     max_bulk_bytes: int = Field(16 * 1024 * 1024, ge=1)
+    export_timeout: float = Field(3600, gt=0)
     max_exports: int = Field(2, ge=1)
 
     api_keys: ApiKeys = ()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from fastapi import FastAPI
     from sqlalchemy.ext.asyncio import AsyncEngine
     from starlette.requests import HTTPConnection
@@ -33,7 +35,9 @@ class State:
     engine: AsyncEngine
     sessions: Sessions
     counters: Counters  # of rate limits
-    body_budget: MemoryBudget
+    body_budget: MemoryBudget  # of large bodies
+    large_bodies: asyncio.Semaphore  # that are parsed and handled at once
+    response_budget: MemoryBudget  # of large responses that clients have not read
     statistics: RequestStatistics | None  # None: metrics are off
     revisions: Revisions
     find_revision: Coalescer[None, str | None]

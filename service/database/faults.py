@@ -39,7 +39,16 @@ def log_fault(fault: Exception) -> None:
     if isinstance(fault, InvalidRequestError) and not is_refused(fault):
         raise fault
     cause = fault.__cause__ if isinstance(fault, Unreachable) and fault.__cause__ else fault
-    logger.warning("database_fault", error=type(cause).__name__, sqlstate=sqlstate(fault))
+    fields = {"error": type(cause).__name__, "sqlstate": sqlstate(fault)}
+    if constraint := _constraint(fault):
+        fields["constraint"] = constraint
+    logger.warning("database_fault", **fields)
+
+
+def _constraint(fault: BaseException) -> str | None:
+    """Return the name of the constraint that a statement violated."""
+    cause = fault.orig.__cause__ if isinstance(fault, DBAPIError) and fault.orig else fault
+    return getattr(cause, "constraint_name", None)
 
 
 def sqlstate(fault: BaseException | None) -> str | None:

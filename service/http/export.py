@@ -79,6 +79,7 @@ async def export(
     stream = Stream(
         state.exports.write(rows, head, write),
         state.settings.request_timeout,
+        state.settings.export_timeout,
         MEDIA_TYPES[format_],
         {
             "Content-Disposition": f'attachment; filename="{name}.{format_}"',
