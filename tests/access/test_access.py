@@ -230,6 +230,14 @@ async def test_a_scope_may_be_declared_wherever_fastapi_takes_dependencies(
     assert [answer.status_code for answer in answers] == [401, 401, 403, 200]
 
 
+async def test_a_write_includes_reading_the_item_that_it_writes(
+    client: httpx.AsyncClient, item: Any
+) -> None:
+    answer = await client.patch("/items/1", json={}, headers=bearer(KEYS[(WRITE,)]))
+    assert (answer.status_code, answer.json()) == (200, item)
+    assert (await client.get("/items/1", headers=bearer(KEYS[(WRITE,)]))).status_code == 403
+
+
 async def test_an_unknown_credential_gets_401_and_is_not_repeated(
     client: httpx.AsyncClient,
 ) -> None:
