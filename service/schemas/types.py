@@ -1,6 +1,7 @@
 """Types of fields: integers, times, text and prices, as clients write them."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -70,6 +71,12 @@ def _to_cents(value: Decimal) -> Decimal:
     return abs(value).quantize(CENT)
 
 
+def _to_normal_form(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        return unicodedata.normalize("NFC", value)
+    return value
+
+
 # Integers of a path or a query.
 PlainSpelling = BeforeValidator(_refuse_unusual_spelling)
 Int64 = Annotated[
@@ -87,8 +94,11 @@ Version = Annotated[
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_non_rfc3339), AfterValidator(_to_utc)]
 
-# PostgreSQL's text has no NUL character.
-SafeText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+# Text in one Unicode normal form, so that each spelling of an accent finds the others. PostgreSQL's
+# text has no NUL character.
+SafeText = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00]*$"), BeforeValidator(_to_normal_form)
+]
 # A name or a title, on one line of a screen.
 ShortText = Annotated[
     SafeText,
