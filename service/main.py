@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.access.counters import create_counters
 from service.access.limits import count_request, limiter
+from service.access.scopes import identify_by
 from service.database.calls import coalesce
 from service.database.engine import close_engine, create_engine
 from service.database.revision import find_revisions, load_revisions
@@ -127,6 +128,7 @@ async def lifespan(
         settings=settings,
         engine=engine,
         sessions=Sessions(engine, settings),
+        identify=identify_by(settings.api_keys),
         counters=create_counters(settings),
         body_budget=MemoryBudget(MAX_BODIES * settings.max_bulk_bytes),
         large_bodies=asyncio.Semaphore(1),

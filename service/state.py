@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from service.access.counters import Counters
+    from service.access.scopes import Identify
     from service.database.coalescer import Coalescer
     from service.database.revision import Revisions
     from service.database.sessions import Sessions
@@ -34,6 +35,7 @@ class State:
     settings: Settings
     engine: AsyncEngine
     sessions: Sessions
+    identify: Identify | None  # None: everybody may call
     counters: Counters  # of rate limits
     body_budget: MemoryBudget  # of large bodies
     large_bodies: asyncio.Semaphore  # that are parsed and handled at once

@@ -88,7 +88,7 @@ class StrictRoute(APIRoute):
             if not request.scope["app"].dependency_overrides:
                 if any(limit.value(request) for limit in limits):
                     await count(request, limits)
-                if scopes is not None and state.settings.api_keys:
+                if scopes is not None and state.identify is not None:
                     authorize(request, scopes)
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)

@@ -54,6 +54,8 @@ def _to_utc(value: datetime) -> datetime:
 
 
 def _refuse_non_number(value: Any) -> Any:
+    if isinstance(value, float):  # on a route that reads JSON as FastAPI does
+        return Decimal(str(value))
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return value
     raise PydanticCustomError("number_type", "Input should be a number")
