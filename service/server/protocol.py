@@ -18,6 +18,7 @@ MAX_PIPELINED = 16  # requests of a connection that wait for the response before
 # Bytes of a response that wait for the end of the event loop's turn, and unsent bytes in the
 # kernel: the rest waits in this process, where it is bounded and slow progress is seen.
 MAX_JOINED_BYTES = 64 * 1024
+MAPPED = "::ffff:"  # before the IPv4 address of a client of a socket for both (HOST=::)
 CLOSE_TIMEOUT = 10.0  # seconds that a closed connection may take to send what is left
 DRAIN = 1.0  # seconds that an idle connection stays open when the worker ends
 
@@ -37,6 +38,8 @@ class ServiceProtocol(HttpToolsProtocol):
         if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux, macOS
             with suppress(OSError):  # not TCP
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_JOINED_BYTES)
+        if self.client and self.client[0].startswith(MAPPED):
+            self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
         self._arm_keep_alive()
 
     def connection_lost(self, exc: Exception | None) -> None:
