@@ -141,4 +141,6 @@ def _cell(value: Any) -> Any:
         return f"'{value}" if value.startswith(FORMULA_STARTS) else value
     if isinstance(value, bool):
         return str(value).lower()
-    return value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(value, datetime):  # as in JSON
+        return value.isoformat().replace("+00:00", "Z")
+    return value

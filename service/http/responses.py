@@ -92,4 +92,4 @@ def _etag(content: Versioned) -> tuple[bytes, bytes]:
 def json_bytes(content: Any, option: int = 0) -> bytes:
     """Return `content` as JSON; `option` is orjson's."""
     # orjson has no Decimal. A double holds 15 digits exactly, NUMERIC(12,2) has 12.
-    return orjson.dumps(content, default=float, option=option)
+    return orjson.dumps(content, default=float, option=option | orjson.OPT_UTC_Z)

@@ -42,8 +42,8 @@ STORED_EXAMPLE: JsonDict = {
     "id": 1,
     **EXAMPLE,
     "version": 1,
-    "created_at": "2026-11-22T09:30:00.123456+00:00",
-    "updated_at": "2026-11-22T09:30:00.123456+00:00",
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "updated_at": "2026-11-22T09:30:00.123456Z",
 }
 
 

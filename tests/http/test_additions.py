@@ -25,6 +25,7 @@ from fastapi import (
 )
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.routing import APIRoute
+from openapi_spec_validator import validate
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -440,3 +441,22 @@ async def test_a_prefix_that_a_gateway_removes_is_in_every_address(settings: Set
         await client.post("/items", json={"name": "Lamp"})
         link = (await client.get("/items?per_page=1")).headers["link"]
     assert link.startswith("</shop/v1/items?per_page=1&page=1>")
+
+
+async def test_the_document_describes_whatever_an_operation_declares(settings: Settings) -> None:
+    app, router = create_app(settings), APIRouter()
+    operations(router, [])
+
+    @router.get("/union", responses={418: {"description": "A teapot"}, 404: {"model": Public}})
+    async def union(x: int | str | None = None, y: list[int] | None = None) -> None: ...
+
+    app.include_router(router)
+    async with serving(app) as client:
+        document = (await client.get("/openapi.json")).json()
+
+    del document["paths"]["/lines"]  # has `itemSchema`, of OpenAPI 3.2
+    validate(document)
+    responses = document["paths"]["/union"]["get"]["responses"]
+    assert responses["404"]["content"]["application/json"]["schema"]["$ref"].endswith("/Public")
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert responses["422"]["content"] == problem
