@@ -96,11 +96,10 @@ Version = Annotated[
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_non_rfc3339), AfterValidator(_to_utc)]
 
-# Text in one Unicode normal form, so that each spelling of an accent finds the others. PostgreSQL's
-# text has no NUL character.
-SafeText = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00]*$"), BeforeValidator(_to_normal_form)
-]
+# Text as PostgreSQL stores it, which has no NUL character.
+StoredText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+# Text in one Unicode normal form, so that each spelling of an accent finds the others.
+SafeText = Annotated[StoredText, BeforeValidator(_to_normal_form)]
 # A name or a title, on one line of a screen.
 ShortText = Annotated[
     SafeText,

@@ -105,7 +105,8 @@ async def test_past_the_queue_limit_a_request_returns_503_and_the_others_are_ser
         (errors.QueryCanceledError, 503),  # 57014
         (errors.InsufficientPrivilegeError, 503),  # 42501
         (errors.StringDataRightTruncationError, 422),  # 22001
-        (errors.UniqueViolationError, 422),  # 23505
+        (errors.UniqueViolationError, 409),  # 23505
+        (errors.CheckViolationError, 422),  # 23514
         (errors.PostgresSyntaxError, 500),  # 42601
         (errors.InternalServerError, 500),  # XX000
     ],
