@@ -7,11 +7,14 @@ from typing import Any, cast
 
 import httpx2 as httpx
 import pytest
+from fastapi.routing import APIRoute
 from limits.aio.storage import MemoryStorage
 from pydantic import SecretStr
 
 from service.access import counters
-from service.domain.api_key import SCOPES, create_key, parse_keys
+from service.access.limits import limiter
+from service.access.scopes import required_scopes
+from service.domain.api_key import create_key, parse_keys
 from service.main import create_app
 from service.settings import Settings
 from tests.support.logs import reading_log
@@ -38,7 +41,7 @@ READS = [
     ("HEAD", "/items"),
     ("HEAD", "/items/1"),
 ]
-READ, WRITE, _ = SCOPES
+READ = "items:read"
 WRONG = "items_hunter2hunter2hunter2hunter2hunter2hunter2hunt"
 
 
@@ -96,6 +99,13 @@ async def test_routes_of_one_kind_count_together(
         answer = await ask(*other)
         assert answer.status_code != 429
         assert "ratelimit" not in answer.headers
+
+
+def test_every_operation_with_a_scope_declares_the_limit_of_its_kind(settings: Settings) -> None:
+    for route in create_app(settings).routes:
+        if isinstance(route, APIRoute) and required_scopes(route.dependant):
+            kinds = [limit.scope for limit in limiter.declared(route.endpoint)]
+            assert kinds == ["read" if "GET" in (route.methods or ()) else "write"], route.path
 
 
 async def test_each_address_has_its_own_count_and_health_has_none(settings: Settings) -> None:
