@@ -87,7 +87,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def add_routes(app: FastAPI, settings: Settings) -> None:
     """Add the operations."""
-    include(app, item.router, item_bulk.router, item_export.router)
+    include(
+        app,
+        *(item.router, item_bulk.router, item_export.router),
+    )
     app.include_router(system.router)
     if settings.metrics_enabled:
         app.include_router(system.metrics_router)

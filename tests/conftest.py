@@ -16,6 +16,9 @@ from service.state import state_of
 from tests.support.apps import client_of
 from tests.support.database import TABLES, docker_answers, migrate, new_database, server
 
+# Its asserts show values, as those of test files do.
+pytest.register_assert_rewrite("tests.support.resource_tests")
+
 SERVER = pytest.StashKey[tuple[str, str]]()
 RUNNING = pytest.StashKey[ExitStack]()
 

@@ -30,8 +30,12 @@ Read = TypeVar("Read", bound=Schema)
 PlaceId = Annotated[Int64, Field(strict=True)]
 INT_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PlaceId, PlaceId])
 TEXT_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[StoredText, PlaceId])
-PRICE_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PriceBound | None, PlaceId])
+PRICE_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PriceBound, PlaceId])
 TIME_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[Time, PlaceId])
+# Of nullable columns.
+INT_OR_NULL_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PlaceId | None, PlaceId])
+PRICE_OR_NULL_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PriceBound | None, PlaceId])
+TIME_OR_NULL_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[Time | None, PlaceId])
 
 
 class PageQuery(QuerySchema):
