@@ -15,6 +15,7 @@ from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import execute, serving
 from tests.support.problems import check_problem
+from tests.support.processes import connection
 
 HEAD = load_revisions().head
 
@@ -61,13 +62,39 @@ async def test_a_service_is_ready_once_the_schema_is_not_older_than_the_code(
             ("never migrated", "SELECT 1", 503),
             ("at base", "CREATE TABLE alembic_version (version_num varchar(32))", 503),
             ("at head", f"INSERT INTO alembic_version VALUES ('{HEAD}')", 200),
-            ("newer, unknown to the code", "UPDATE alembic_version SET version_num = 'f00d'", 200),
+            ("another application's", "UPDATE alembic_version SET version_num = 'f00d'", 503),
         ]:
             await execute(app, statement)
 
             assert (await client.get("/health/ready")).status_code == status, state
             assert (await client.get("/health/live")).status_code == 200, state
             assert (await client.get("/health")).status_code == 200, state
+
+
+async def test_a_newer_schema_is_ready(settings: Settings, own_database_url: str) -> None:
+    settings.database_url = SecretStr(own_database_url)
+    app = create_app(settings)
+    async with serving(app) as client:
+        await execute(app, "UPDATE alembic_version SET version_num = 'f00d'")
+        assert (await client.get("/health/ready")).status_code == 200
+
+        await execute(app, "ALTER TABLE items DROP description")
+        answer = await client.get("/health/ready")
+        assert "unknown revision f00d" in check_problem(answer, 503, "unavailable")["detail"]
+
+
+async def test_a_database_that_refuses_writes_is_not_ready(
+    settings: Settings, own_database_url: str
+) -> None:
+    settings.database_url = SecretStr(own_database_url)
+    name = settings.engine_url.database
+    async with connection(own_database_url) as admin:
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with serving(create_app(settings)) as client:
+        answer = await client.get("/health/ready")
+
+        assert "read-only" in check_problem(answer, 503, "unavailable")["detail"]
+        assert (await client.get("/health")).status_code == 200
 
 
 async def test_a_schema_older_than_the_code_is_not_ready(
