@@ -1,6 +1,7 @@
 """Which PostgreSQL the tests run on."""
 
 import pytest
+from testcontainers.community.postgres import PostgresContainer
 
 from tests.support import database
 from tests.support.processes import query
@@ -14,7 +15,7 @@ def test_without_the_image_the_tests_run_on_the_embedded_server(
 
     monkeypatch.delenv("TEST_DATABASE_URL", raising=False)
     monkeypatch.setattr(database, "docker_answers", lambda: True)
-    monkeypatch.setattr(database.PostgresContainer, "start", fail)
+    monkeypatch.setattr(PostgresContainer, "start", fail)
     with database.server() as (description, url):
         assert query(url, "SELECT 1") == [(1,)]
 

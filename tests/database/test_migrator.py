@@ -4,13 +4,17 @@ import asyncio
 import json
 import secrets
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from click.testing import Result
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from service.database import migrator
+from service.database.engine import create_migrator_engine
+from service.settings import Settings
 from tests.support.commands import items, run
 from tests.support.database import migrate
 from tests.support.processes import holding, query, script
@@ -83,6 +87,27 @@ def test_an_extension_in_another_schema_does_not_stop_the_migration(
 
     assert result.exit_code == 0
     assert len(events(result, "database_warning")) == 1
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize(("state", "attempts"), [("40P01", 2), ("55P03", 2), ("22000", 1)])
+async def test_a_deadlock_and_a_lock_timeout_are_repeated(
+    settings: Settings, state: str, attempts: int
+) -> None:
+    """A deadlock ends the migrator that meets the index of one that was killed."""
+    made: list[int] = []
+
+    def fail_once(conn: Connection) -> None:
+        made.append(1)
+        if len(made) == 1:
+            conn.exec_driver_sql(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
+
+    engine = create_migrator_engine(settings)
+    with nullcontext() if attempts == 2 else pytest.raises(DBAPIError):
+        await migrator.run_alone(engine, fail_once, lambda conn: set())
+    await engine.dispose()
+
+    assert len(made) == attempts
 
 
 @pytest.mark.usefixtures("hurry")
