@@ -115,7 +115,7 @@ def _connect(dialect: Dialect, record: Any, args: Any, options: Any) -> DBAPICon
     except (dialect.loaded_dbapi.Error, PostgresError) as exc:
         # PgBouncer's words for settings that it does not pass on.
         if "unsupported startup parameter" in str(exc):
-            raise PoolerRefused from exc
+            raise PoolerRefused from None
         raise
     return connection
 
