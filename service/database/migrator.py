@@ -38,9 +38,8 @@ ACTIVITY = """
 HOLDERS = text(
     f"""
     {ACTIVITY} JOIN pg_locks USING (pid)
-    WHERE locktype = 'advisory' AND granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND classid = {LOCK_KEY >> 32} AND objid = {LOCK_KEY & 0xFFFFFFFF} AND objsubid = 1
+    WHERE locktype = 'advisory' AND granted AND datname = current_database() AND objsubid = 1
+        AND (classid::bigint << 32 | objid::bigint) = CAST(:key AS bigint)
     """
 )
 BLOCKERS = text(f"{ACTIVITY} WHERE pid = ANY (pg_blocking_pids(:pid))")
@@ -109,7 +108,7 @@ async def _take_turn(guard: AsyncConnection) -> None:
     deadline = monotonic() + MAX_WAIT
     logged: list[int] = []
     while not await guard.scalar(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")):
-        logged = await _log_new("another_migrator_runs", guard, HOLDERS, {}, logged)
+        logged = await _log_new("another_migrator_runs", guard, HOLDERS, {"key": LOCK_KEY}, logged)
         if monotonic() > deadline:
             raise CommandError(f"Another migrator still runs after {MAX_WAIT:.0f} s")
         await asyncio.sleep(POLL)
