@@ -34,7 +34,7 @@ async def run_online() -> None:
     """Run the migrations, one migrator at a time."""
     engine = create_migrator_engine(settings)
     try:
-        await run_alone(engine, migrate, find_heads)
+        await run_alone(engine, migrate, find_heads, is_relative=is_relative())
     finally:
         await engine.dispose()
 
@@ -50,6 +50,14 @@ def migrate(conn: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def is_relative() -> bool:
+    """Return whether the target of the command is relative, such as -1."""
+    try:
+        return str(context.get_revision_argument()).startswith(("+", "-"))
+    except KeyError:  # a command without a target
+        return False
 
 
 def is_ours(name: str | None, kind: str, parents: object) -> bool:

@@ -46,12 +46,18 @@ BLOCKERS = text(f"{ACTIVITY} WHERE pid = ANY (pg_blocking_pids(:pid))")
 
 
 async def run_alone(
-    engine: AsyncEngine, migrate: Callable[[Connection], None], find_heads: Callable[..., set[str]]
+    engine: AsyncEngine,
+    migrate: Callable[[Connection], None],
+    find_heads: Callable[[Connection], set[str]],
+    *,
+    is_relative: bool = False,
 ) -> None:
     """Call `migrate` with a connection while no other migrator does.
 
     Args:
         find_heads: returns the revisions that a connection sees.
+        is_relative: whether the target depends on the present revision, such as -2. `migrate` is
+            then not repeated once a part of it is committed.
 
     Raises:
         CommandError: the database is unavailable, the lock is, or nothing was committed.
@@ -59,6 +65,7 @@ async def run_alone(
     async with _connected(engine) as guard:
         await guard.execution_options(isolation_level="AUTOCOMMIT")
         await _take_turn(guard)
+        before = await guard.run_sync(find_heads)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with _connected(engine) as conn, _logging_blockers(guard, conn):
@@ -72,6 +79,8 @@ async def run_alone(
                 if attempt == ATTEMPTS:
                     reason = "other transactions hold the locks; the log names them"
                     raise CommandError(f"Gave up after {ATTEMPTS} attempts: {reason}") from exc
+                if is_relative and await guard.run_sync(find_heads) != before:
+                    raise CommandError("Gave up: a part of the migrations is done") from exc
             await asyncio.sleep(PAUSE)
         # A migration that is rolled back fails silently; another connection sees only commits.
         if heads != await guard.run_sync(find_heads):

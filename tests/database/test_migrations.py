@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,30 @@ def test_a_migration_that_waits_for_a_lock_is_repeated_and_gives_up(
 
     assert timeouts == ["SET LOCAL lock_timeout = '1s'"] * 3
     assert revision_of(own_database_url) == REVISIONS[-1]
+
+
+@pytest.mark.parametrize(("target", "left"), [("-2", REVISIONS[-2]), ("base", None)])
+def test_a_relative_target_is_not_repeated_from_another_revision(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch, target: str, left: str | None
+) -> None:
+    """Two steps back, of which the second failed, would become three."""
+    failures: list[str] = []
+
+    def fail_once(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> Any:
+        if "CREATE INDEX CONCURRENTLY" in statement and not failures:
+            failures.append(statement)
+            statement = "DO $$ BEGIN RAISE SQLSTATE '55P03'; END $$"
+        return statement, parameters
+
+    monkeypatch.setattr(migrator, "PAUSE", 0)
+    event.listen(Engine, "before_cursor_execute", fail_once, retval=True)
+    try:
+        with pytest.raises(CommandError, match="a part") if left else nullcontext():
+            alembic(own_database_url, "downgrade", target)
+    finally:
+        event.remove(Engine, "before_cursor_execute", fail_once)
+
+    assert revision_of(own_database_url) == left
 
 
 def test_items_revision_writes_a_dated_migration_with_a_lock_timeout(
