@@ -16,7 +16,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.database.faults import Unreachable, sqlstate
+from service.database.faults import READ_ONLY, Unreachable, sqlstate
 from service.settings import Settings
 
 LOCK_TIMEOUT_MS = 3000
@@ -27,7 +27,6 @@ CLOSE_TIMEOUT = 1.0  # seconds for all connections to close
 # vanished closes after 8 s; without it, each would cost a request its deadline.
 KEEPALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 4}
 
-READ_ONLY = "25006"  # read_only_sql_transaction
 READ_ONLY_INTERVAL = 1.0  # seconds between two replacements of all connections
 
 

@@ -103,13 +103,24 @@ async def has_tables(conn: AsyncConnection) -> bool:
 
 
 def is_behind(found: Found, revisions: Revisions) -> bool:
-    """Return whether the database's schema is older than the code.
+    """Return whether the database is not one that the code can serve from.
 
+    That is a schema older than the code, another application's, or a server that refuses writes.
     An unknown revision counts as newer if the service's tables and columns are there: replicas of
     the previous version stay ready while a deployment migrates first.
+    """
+    try:
+        check_ready(found, revisions)
+    except Unavailable:
+        return True
+    return False
+
+
+def check_ready(found: Found, revisions: Revisions) -> None:
+    """Check that the code can serve from the database.
 
     Raises:
-        Unavailable: the database belongs to another application, or does not accept writes.
+        Unavailable: it cannot; the detail says why.
     """
     if not found.is_ours:
         raise Unavailable(
@@ -119,4 +130,5 @@ def is_behind(found: Found, revisions: Revisions) -> bool:
     if found.is_read_only:
         raise Unavailable("The database is read-only; the service requires one that accepts writes")
     current = found.revision
-    return current is None or (current != revisions.head and current in revisions.known)
+    if current is None or (current != revisions.head and current in revisions.known):
+        raise Unavailable("The database's schema is older than the service; run `items migrate`")

@@ -3,11 +3,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from threading import Thread
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from asyncpg import Connection
+from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -17,9 +20,11 @@ from service.database.engine import PoolerRefused, create_engine, create_migrato
 from service.database.faults import sqlstate
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import client_of
 from tests.support.commands import items
 from tests.support.processes import connection, query
+from tests.support.samples import LAMP
 from tests.support.waiting import TIMEOUT, until
 
 PID = text("SELECT pg_backend_pid()")
@@ -131,6 +136,24 @@ async def test_connections_to_a_server_that_became_read_only_are_replaced(
         await conn.execute(write)
         await conn.execute(text("DROP SEQUENCE was_written"))
     await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/items"), ("POST", "/items/bulk"), ("PUT", "/items/1")]
+)
+async def test_a_write_that_met_a_read_only_server_is_run_again(
+    client: httpx.AsyncClient, app: FastAPI, method: str, path: str
+) -> None:
+    assert (await client.post("/items", json=LAMP)).status_code == 201
+    async with AsyncExitStack() as stack:
+        engine = state_of(app).engine
+        for _ in range(3):
+            conn = await stack.enter_async_context(engine.connect())
+            await conn.execute(text("SET default_transaction_read_only = on"))
+    body = {"items": [LAMP]} if path.endswith("bulk") else LAMP
+    answer = await client.request(method, path, json=body)
+
+    assert answer.is_success, answer.text
 
 
 async def test_reads_keep_their_connections_while_no_server_accepts_writes(

@@ -1,5 +1,6 @@
 """Health over HTTP: the overview, liveness and readiness."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -9,7 +10,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from service.database.revision import load_revisions
+from service.database.revision import Found, check_ready, is_behind, load_revisions
+from service.errors import Unavailable
 from service.main import create_app
 from service.settings import Settings
 from service.state import state_of
@@ -79,8 +81,8 @@ async def test_a_newer_schema_is_ready(settings: Settings, own_database_url: str
         assert (await client.get("/health/ready")).status_code == 200
 
         await execute(app, "ALTER TABLE items DROP description")
-        answer = await client.get("/health/ready")
-        assert "unknown revision f00d" in check_problem(answer, 503, "unavailable")["detail"]
+        check_problem(await client.get("/health/ready"), 503, "unavailable")
+        assert (await client.get("/items/1")).status_code == 503
 
 
 async def test_a_database_that_refuses_writes_is_not_ready(
@@ -91,10 +93,27 @@ async def test_a_database_that_refuses_writes_is_not_ready(
     async with connection(own_database_url) as admin:
         await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     async with serving(create_app(settings)) as client:
-        answer = await client.get("/health/ready")
-
-        assert "read-only" in check_problem(answer, 503, "unavailable")["detail"]
+        check_problem(await client.get("/health/ready"), 503, "unavailable")
         assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("found", "detail"),
+    [
+        (Found(HEAD), ""),
+        (Found("f00d"), ""),
+        (Found(None), "schema is older"),
+        (Found("4d1f0c6a9b27"), "schema is older"),
+        (Found("f00d", is_ours=False), "unknown revision f00d"),
+        (Found(HEAD, is_read_only=True), "read-only"),
+    ],
+    ids=str,
+)
+def test_readiness_has_a_reason(found: Found, detail: str) -> None:
+    revisions = load_revisions()
+    assert is_behind(found, revisions) == bool(detail)
+    with pytest.raises(Unavailable, match=detail) if detail else nullcontext():
+        check_ready(found, revisions)
 
 
 async def test_a_schema_older_than_the_code_is_not_ready(
