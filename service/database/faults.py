@@ -44,6 +44,13 @@ def log_fault(fault: Exception) -> None:
     logger.warning("database_fault", error=type(cause).__name__, sqlstate=sqlstate(fault))
 
 
+def message(fault: BaseException) -> str:
+    """Return the first line of what PostgreSQL or the driver said, for the user of a command."""
+    if isinstance(fault, DBAPIError) and fault.orig:
+        fault = fault.orig
+    return str(fault).partition("\n")[0]
+
+
 def sqlstate(fault: BaseException | None) -> str | None:
     """Return PostgreSQL's five-character code for `fault`; None if the server sent none."""
     if isinstance(fault, DBAPIError):

