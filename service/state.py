@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.access.counters import Counters
     from service.access.scopes import Identify
     from service.database.coalescer import Coalescer
-    from service.database.revision import Revisions
+    from service.database.revision import Found, Revisions
     from service.database.sessions import Sessions
     from service.domain.item import Item
     from service.http.body import MemoryBudget
@@ -42,7 +42,7 @@ class State:
     response_budget: MemoryBudget  # of large responses that clients have not read
     statistics: RequestStatistics | None  # None: metrics are off
     revisions: Revisions
-    find_revision: Coalescer[None, str | None]
+    find_revision: Coalescer[None, Found]
     exports: Exports
     items: Calls[Item]
 
