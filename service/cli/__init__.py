@@ -5,6 +5,7 @@ import click
 from service.cli.contract import key, openapi
 from service.cli.data import import_items, purge, seed
 from service.cli.new.command import new_resource
+from service.cli.rename import rename
 from service.cli.schema import migrate, revision
 from service.cli.server import dev, serve
 
@@ -20,6 +21,7 @@ for command in (
     migrate,
     revision,
     new_resource,
+    rename,
     seed,
     import_items,
     purge,
