@@ -24,15 +24,17 @@ RULES = (
     (r"(?<=bin/)items\b", "{name}"),
     (r"(?<=`)items(?=` command)", "{name}"),
     (r'(?<=prog_name=")items(?=")', "{name}"),
+    (r"(?<=Usage: )items\b", "{name}"),
     # The database and its owner.
     (r"(?<=POSTGRES_DB: )items\b", "{name}"),
     (r"(?<=POSTGRES_USER: )items\b", "{name}"),
     (r"(postgresql(?:\+asyncpg)?://)items(?=[:@])", r"\1{name}"),
     (r"(postgresql://[^\s/\"'`]+/)items\b", r"\1{name}"),
+    (r'(?<=database == ")items(?=")', "{name}"),
     (r"(--(?:username|dbname)[ =])items\b", r"\1{name}"),
     # The prefix of API keys, and the realm of their challenge.
     (r'(?<=PREFIX = ")items_(?=")', "{name}_"),
-    (r"\bitems_(?=…|hunter2|[A-Za-z0-9_-]{40})", "{name}_"),
+    (r"\bitems_(?=…|hunter2|[A-Za-z0-9_-]{40}|\[A-Z)", "{name}_"),
     (r'(?<=realm=")items(?=")', "{name}"),
     # The metrics' job and files.
     (r'(?<=job=")items(?=")', "{name}"),
