@@ -22,6 +22,7 @@ RULES = (
     (rf"\[items(?=, (?:{COMMANDS})\])", "[{name}"),
     (r'(?m)^items(?= = "service\.cli:main"$)', "{name}"),
     (r"(?<=bin/)items\b", "{name}"),
+    (r'(?<=parent / ")items(?=")', "{name}"),
     (r"(?<=`)items(?=` command)", "{name}"),
     (r'(?<=prog_name=")items(?=")', "{name}"),
     (r"(?<=Usage: )items\b", "{name}"),

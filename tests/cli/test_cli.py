@@ -159,3 +159,10 @@ def test_seed_requires_a_positive_number_of_rows() -> None:
 
     assert result.exit_code == 2
     assert "--rows" in result.output
+
+
+@pytest.mark.parametrize("name", ["Shop", "my-shop", "s", "", "1shop"])
+def test_rename_refuses_a_name_that_is_not_one_word(name: str) -> None:
+    result = items("rename", name)
+    assert result.exit_code == 1
+    assert "lower-case letters" in result.stderr
