@@ -106,9 +106,10 @@ async def opened_engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 def _connect(dialect: Dialect, record: Any, args: Any, options: Any) -> DBAPIConnection:
     """Connect; tell a server that cannot be reached from other errors of the operating system."""
+    deadline = monotonic() + options["timeout"]
     try:
         connection = dialect.connect(*args, **options)
-        refuse_pooler(connection, options["timeout"])
+        refuse_pooler(connection, max(0.0, deadline - monotonic()))
     except OSError as exc:  # and TimeoutError
         raise Unreachable(str(exc) or "did not respond in time") from exc
     except (dialect.loaded_dbapi.Error, PostgresError) as exc:
