@@ -40,7 +40,9 @@ class _Step:
 
     def arguments(self, request: StrictRequest, results: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments, of which `results` has those of earlier steps."""
-        arguments: dict[str, Any] = dict.fromkeys(self.request_as, request)
+        arguments: dict[str, Any] = {}
+        for name in self.request_as:
+            arguments[name] = request
         for name, result in self.results_as.items():
             arguments[name] = results[result]
         return arguments

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.database.engine import transactional
+from service.database.faults import FAULTS, is_undone
 from service.errors import NotAcceptable, Unavailable
 from service.http.responses import json_bytes
 from service.http.streaming import Stream
@@ -48,14 +49,27 @@ class Exports:
             raise Unavailable("The maximum number of exports is in progress; try again shortly")
         self._free -= 1
         try:
-            async with self._engine.connect() as conn:
-                async for batch in rows(conn):
-                    yield head + write(batch)
-                    head = b""
+            async for batch in self._batches(rows):
+                yield head + write(batch)
+                head = b""
             if head:  # no row matched
                 yield head
         finally:
             self._free += 1
+
+    async def _batches(self, rows: Rows) -> AsyncGenerator[Sequence[Any], None]:
+        """Yield the batches; begin once more if the database did nothing at first."""
+        for is_last in (False, True):
+            begun = False
+            try:
+                async with self._engine.connect() as conn:
+                    async for batch in rows(conn):
+                        begun = True
+                        yield batch
+                return
+            except FAULTS as fault:
+                if begun or is_last or not is_undone(fault):
+                    raise
 
 
 async def export(

@@ -34,15 +34,16 @@ class Answer(Response):
         self.raw_headers = headers
         self.background = None
 
+
+class LargeAnswer(Answer):
+    """An answer that counts in the worker's memory until its client has it."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response; a large one counts in the worker's memory until its client has it.
+        """Send the response.
 
         Raises:
             QueueFull: clients have too much left to read.
         """
-        if len(self.body) <= SMALL:
-            await super().__call__(scope, receive, send)
-            return
         budget = state_of(scope["app"]).response_budget
         budget.take(len(self.body))
         try:
@@ -58,7 +59,8 @@ def json_response(
     """Return `content`, of dataclasses and JSON types, as application/json."""
     body = json_bytes(content)
     length = (b"content-length", str(len(body)).encode())
-    return Answer(body, status_code, [length, *JSON_HEADERS, *headers])
+    make = Answer if len(body) <= SMALL else LargeAnswer
+    return make(body, status_code, [length, *JSON_HEADERS, *headers])
 
 
 def versioned_response(

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response, params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service.access.limits import count, count_request, limiter
@@ -43,6 +44,7 @@ class StrictRoute(APIRoute):
     """A route that checks access before it reads the body, and refuses unknown parameters."""
 
     max_bytes_setting: ClassVar[str] = "max_body_bytes"
+    _is_bound = False  # to an application, so that `path` is the whole path
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, endpoint, **options)
@@ -61,6 +63,17 @@ class StrictRoute(APIRoute):
 
             self.app = app
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Compare a path without parameters first: most requests are for another one."""
+        if (
+            self._is_bound
+            and not self.param_convertors
+            and scope["path"] != self.path
+            and not scope.get("root_path")
+        ):
+            return Match.NONE, {}
+        return super().matches(scope)
+
     def get_route_handler(self) -> Handler:
         """Put the checks before FastAPI's handler, as FastAPI documents for this hook."""
         return self._checked(_read_first(super().get_route_handler()))
@@ -72,7 +85,9 @@ class StrictRoute(APIRoute):
             "dependencies": dependencies,
             "dependency_overrides_provider": app,
         }
-        return type(self)(self.path, self.endpoint, **options)
+        route = type(self)(self.path, self.endpoint, **options)
+        route._is_bound = True
+        return route
 
     def _checked(self, handle: Handler) -> Handler:
         scopes = required_scopes(self.dependant)
@@ -86,8 +101,10 @@ class StrictRoute(APIRoute):
         async def check_and_handle(request: Request) -> Response:
             state = state_of(request)
             if not request.scope["app"].dependency_overrides:
-                if any(limit.value(request) for limit in limits):
-                    await count(request, limits)
+                for limit in limits:
+                    if limit.value(request):
+                        await count(request, limits)
+                        break
                 if scopes is not None and state.identify is not None:
                     authorize(request, scopes)
             if request.scope["query_string"] and not has_model:

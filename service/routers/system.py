@@ -7,8 +7,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import ConfigDict
 
 from service import __version__
-from service.database.revision import is_behind
-from service.errors import Unavailable
+from service.database.revision import check_ready
 from service.http.openapi import operation_id, problems
 from service.observability.metrics import exposition
 from service.schemas.base import Schema
@@ -66,10 +65,9 @@ async def live() -> Health:
     responses=problems(takes_key=False),
 )
 async def ready(request: Request) -> Health:
-    """Return whether the database answers with a schema that is not older than the code."""
+    """Return whether the database accepts writes, and has a schema that the code can use."""
     state = state_of(request)
-    if is_behind(await state.find_revision(None), state.revisions):
-        raise Unavailable("The database's schema is older than the service; run `items migrate`")
+    check_ready(await state.find_revision(None), state.revisions)
     return Health()
 
 
