@@ -1,13 +1,12 @@
 """Gunicorn's configuration. Users configure the service by its settings (service/settings.py)."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from service.database.revision import load_revisions
 from service.observability.logs import logging_config
+from service.observability.metric_files import forget_dead_gauges, make_folder, memory_folder
 from service.settings import get_settings
 
 settings = get_settings()
@@ -30,15 +29,13 @@ graceful_timeout = 15  # seconds for requests in flight when a worker ends
 load_revisions()  # before the fork, so that the workers share the result and Alembic's memory
 
 # The workers' heartbeat files are in memory, because writing to a disk may block.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
+worker_tmp_dir = str(memory_folder())
 control_socket_disable = True
 
 # The workers' metric files, in memory where possible; /metrics returns their sum.
-metrics_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-made_dir = None
-if settings.metrics_enabled and not metrics_dir:
-    metrics_dir = made_dir = tempfile.mkdtemp(prefix="items-metrics-", dir=worker_tmp_dir)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+metrics_dir = None
+if settings.metrics_enabled:
+    metrics_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or str(make_folder())
 logconfig_dict = logging_config(settings)
 
 
@@ -48,19 +45,28 @@ def when_ready(server: Any) -> None:
         server.log.warning("API_KEYS is not set: every client may read and write")
 
 
+def on_starting(server: Any) -> None:
+    """Delete the gauges that killed workers left in a folder of the user's."""
+    _forget_dead_gauges(server)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Tell prometheus_client, which a worker imports after this, where to count.
+
+    Not in the master: its successor after SIGUSR2 inherits its environment.
+    """
+    if metrics_dir:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """Delete the gauges of a worker that ended, and keep its counters."""
-    if metrics_dir:
-        # Imported late: prometheus_client reads PROMETHEUS_MULTIPROC_DIR when it is imported.
-        from service.observability.metric_files import forget_dead_gauges
+    _forget_dead_gauges(server)
 
+
+def _forget_dead_gauges(server: Any) -> None:
+    if metrics_dir:
         try:
             forget_dead_gauges(Path(metrics_dir))
         except Exception:  # an error here would end Gunicorn
             server.log.exception("The gauges of a worker that ended stay")
-
-
-def on_exit(server: Any) -> None:
-    """Delete the metric files."""
-    if made_dir:
-        shutil.rmtree(made_dir, ignore_errors=True)

@@ -4,17 +4,16 @@ import asyncio
 
 from alembic import context
 from alembic.runtime.migration import MigrationContext
-from alembic.util.exc import CommandError
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection
 
+from service.database.engine import create_migrator_engine
+from service.database.migrator import run_alone
 from service.models import Base
 from service.observability.logs import configure_logging
 from service.settings import get_settings
 
-LOCK_KEY = 7_103_981_164  # the advisory lock of all migrators of this schema
-LOCK_POLL = 0.5  # seconds
+TABLES = Base.metadata.tables
+INDEXES = {index.name for table in TABLES.values() for index in table.indexes}
 settings = get_settings()
 configure_logging(settings)
 
@@ -33,20 +32,11 @@ def run_offline() -> None:
 
 async def run_online() -> None:
     """Run the migrations, one migrator at a time."""
-    engine = create_async_engine(settings.engine_url, poolclass=NullPool)
-    async with engine.connect() as guard, engine.connect() as conn:
-        # Polled outside a transaction: waiting in pg_advisory_lock() would hold a snapshot, and
-        # CREATE INDEX CONCURRENTLY in another migrator would wait for that snapshot.
-        await guard.execution_options(isolation_level="AUTOCOMMIT")
-        try_lock = text(f"SELECT pg_try_advisory_lock({LOCK_KEY})")
-        # Another process holds the lock, so there is no event to wait for.
-        while not await guard.scalar(try_lock):  # noqa: ASYNC110
-            await asyncio.sleep(LOCK_POLL)
-        await conn.run_sync(migrate)
-        # A migration that is rolled back fails silently; another connection sees only commits.
-        if await conn.run_sync(find_heads) != await guard.run_sync(find_heads):
-            raise CommandError("The migrations were not committed")
-    await engine.dispose()
+    engine = create_migrator_engine(settings)
+    try:
+        await run_alone(engine, migrate, find_heads, is_relative=is_relative())
+    finally:
+        await engine.dispose()
 
 
 def migrate(conn: Connection) -> None:
@@ -56,13 +46,29 @@ def migrate(conn: Connection) -> None:
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
-        # Trigram indexes are in the migrations only, as they require pg_trgm.
-        include_name=lambda name, kind, parents: (
-            not (kind == "index" and (name or "").endswith("_trgm"))
-        ),
+        include_name=is_ours,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def is_relative() -> bool:
+    """Return whether the target of the command is relative, such as -1."""
+    try:
+        return str(context.get_revision_argument()).startswith(("+", "-"))
+    except KeyError:  # a command without a target
+        return False
+
+
+def is_ours(name: str | None, kind: str, parents: object) -> bool:
+    """Return whether autogenerate compares an object of the database with the models.
+
+    Other applications' tables, and indexes that only an administrator or a migration made, such as
+    the trigram index, are left alone.
+    """
+    if kind == "table":
+        return name in TABLES
+    return kind != "index" or name in INDEXES
 
 
 def find_heads(conn: Connection) -> set[str]:

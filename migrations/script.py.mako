@@ -13,11 +13,11 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    # Every request waits behind a migration that waits for a lock, so the migration gives up.
-    op.execute("SET LOCAL lock_timeout = '3s'")
+    # Every request waits behind a migration that waits for a lock. The migrator tries again.
+    op.execute("SET LOCAL lock_timeout = '1s'")
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '3s'")
+    op.execute("SET LOCAL lock_timeout = '1s'")
     ${downgrades if downgrades else "pass"}

@@ -7,6 +7,7 @@
     +-- NotFound                 404  not-found
     +-- NotAcceptable            406  not-acceptable
     +-- InProgress               409  in-progress
+    +-- Conflict                 409  conflict
     +-- PreconditionFailed       412  precondition-failed
     +-- BodyTooLarge             413  body-too-large
     +-- UnsupportedMediaType     415  unsupported-media-type
@@ -26,6 +27,7 @@ from typing import ClassVar
 
 from starlette.exceptions import HTTPException
 
+MAX_ERRORS = 100  # that a response lists
 RETRY_AFTER = 1  # seconds that a client should wait when the service cannot serve it
 
 
@@ -80,6 +82,12 @@ class InProgress(ServiceError):
         super().__init__(headers={"Retry-After": str(RETRY_AFTER)})
 
 
+class Conflict(ServiceError):
+    """The request conflicts with stored data, such as a value that must be unique."""
+
+    status, kind, title = 409, "conflict", "Conflict"
+
+
 class PreconditionFailed(ServiceError):
     """The resource has changed: its ETag is not in If-Match."""
 
@@ -102,14 +110,15 @@ class InvalidInput(ServiceError):
     """The request is invalid; `errors` lists each place and reason.
 
     Args:
-        errors: each with a `detail`, and a `pointer` into the body or the name of a `parameter`.
+        errors: each with a `detail`, and a `pointer` into the body or the name of a `parameter`;
+            the first 100 are listed.
     """
 
     status, kind, title = 422, "invalid-input", "Invalid input"
 
     def __init__(self, errors: Sequence[Mapping[str, str]]) -> None:
         super().__init__()
-        self.errors = errors
+        self.errors = errors[:MAX_ERRORS]
 
 
 class KeyReused(ServiceError):

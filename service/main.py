@@ -13,12 +13,13 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.access.counters import create_counters
 from service.access.limits import count_request, limiter
-from service.access.scopes import check_routes
+from service.access.scopes import identify_by
 from service.database.calls import coalesce
 from service.database.engine import close_engine, create_engine
 from service.database.revision import find_revisions, load_revisions
 from service.database.sessions import Sessions
 from service.http.body import MemoryBudget
+from service.http.checks import check_routes
 from service.http.export import Exports
 from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
@@ -34,7 +35,8 @@ from service.state import State
 
 logger = structlog.get_logger(__name__)
 
-MAX_BODIES = 8  # of the largest size that a worker holds at once
+MAX_BODIES = 2  # of the largest size that a worker holds at once
+MAX_UNREAD_BYTES = 64 * 1024 * 1024  # of large responses that a worker holds for its clients
 
 DESCRIPTION = """\
 A microservice for items on PostgreSQL. Every error is a problem (RFC 9457) whose `type` names its
@@ -85,7 +87,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def add_routes(app: FastAPI, settings: Settings) -> None:
     """Add the operations."""
-    include(app, item.router, item_bulk.router, item_export.router)
+    include(
+        app,
+        *(item.router, item_bulk.router, item_export.router),
+    )
     app.include_router(system.router)
     if settings.metrics_enabled:
         app.include_router(system.metrics_router)
@@ -119,16 +124,18 @@ async def lifespan(
 
     It starts without a database, too; readiness then fails.
     """
-    if settings.api_keys:
-        check_routes(app)
+    check_routes(app, has_keys=bool(settings.api_keys))
     exporting = traces.start()
     engine = create_engine(settings)
     app.state.service = State(
         settings=settings,
         engine=engine,
         sessions=Sessions(engine, settings),
+        identify=identify_by(settings.api_keys),
         counters=create_counters(settings),
         body_budget=MemoryBudget(MAX_BODIES * settings.max_bulk_bytes),
+        large_bodies=asyncio.Semaphore(1),
+        response_budget=MemoryBudget(MAX_UNREAD_BYTES),
         statistics=statistics,
         revisions=load_revisions(),
         find_revision=coalesce(engine, settings, find_revisions, max_sets=1, repeatable=True),

@@ -5,7 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -19,22 +19,63 @@ from service.domain.api_key import ApiKey, parse_keys
 SECRETS_DIR = Path("/run/secrets")
 
 URL_PARAMETERS = {"channel_binding", "host", "port", "ssl", "sslmode", "target_session_attrs"}
-ORIGIN = re.compile(r"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+SESSIONS = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
+URL_VALUES = {"ssl": SSL_MODES, "sslmode": SSL_MODES, "target_session_attrs": SESSIONS}
+ORIGIN = re.compile(r"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
-def _check_database_url(value: SecretStr) -> SecretStr:
+def parse_database_url(value: str) -> URL:
+    """Return PostgreSQL's address as SQLAlchemy's, for asyncpg.
+
+    Raises:
+        ValueError: it is not an address, or asks for something unsupported.
+    """
     try:
-        url = make_url(value.get_secret_value())
+        url = make_url(value)
     except (ArgumentError, ValueError):
         # The cause would show the password in the address.
-        raise ValueError("is not a database address") from None
+        raise ValueError(
+            "is not a database address; if it has several hosts, write them as "
+            "postgresql://user@/database?host=one:5432&host=two:5432"
+        ) from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+asyncpg"):
         raise ValueError("must begin with postgresql://, postgres:// or postgresql+asyncpg://")
     if not url.query.keys() <= URL_PARAMETERS:
         raise ValueError(f"may only have the parameters {', '.join(sorted(URL_PARAMETERS))}")
-    if url.query.get("sslmode", "prefer") not in SSL_MODES:
-        raise ValueError(f"sslmode must be one of {', '.join(SSL_MODES)}")
+    for name, values in URL_VALUES.items():
+        if url.query.get(name, values[0]) not in values:
+            raise ValueError(f"{name} must be one of {', '.join(values)}")
+    host = unquote(url.host or "")
+    if host.startswith("/"):  # the folder of a socket
+        port = {"port": str(url.port)} if url.port is not None else {}
+        url = url.set(host=None, port=None).update_query_dict({"host": host, **port})
+    elif not re.fullmatch(r"[A-Za-z0-9_.:%-]*", host):
+        raise ValueError("has an invalid host; for several hosts, use ?host=one:5432&host=two:5432")
+    # Providers print libpq's `sslmode`; asyncpg takes the same values as `ssl`, and negotiates
+    # channel binding itself.
+    mode = url.query.get("sslmode")
+    url = url.set(drivername="postgresql+asyncpg")
+    url = url.difference_update_query(["sslmode", "channel_binding"])
+    url = url.update_query_dict({"ssl": mode}) if mode else url
+    _check_ports(url)
+    return url
+
+
+def _check_ports(url: URL) -> None:
+    try:
+        _, options = url.get_dialect()().create_connect_args(url)
+        ports = options.get("port", url.port)
+        for port in ports if isinstance(ports, list) else [ports]:
+            if port is not None and not 1 <= port <= 65535:
+                raise ArgumentError
+    except ArgumentError:
+        raise ValueError("has an invalid port; several hosts require one each") from None
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    parse_database_url(value.get_secret_value())
     return value
 
 
@@ -92,14 +133,20 @@ Origins = Annotated[
 ]
 
 
-def available_cores() -> int:
+def available_cores(cgroups: Path = CGROUPS) -> int:
     """Return the number of usable cores: the CPU affinity, limited by a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores or 1, int(quota) // int(period)))
-    except (OSError, ValueError):  # not Linux, no cgroup v2, or a quota of "max"
+        if (version_2 := cgroups / "cpu.max").exists():
+            quota, period = version_2.read_text().split()
+        else:
+            quota = (cgroups / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (cgroups / "cpu" / "cpu.cfs_period_us").read_text()
+        limit = int(quota) // int(period)
+    except (OSError, ValueError):  # not Linux, or a quota of "max"
         return cores or 1
+    # Version 1 has a quota of -1 if there is none.
+    return max(1, min(cores or 1, limit)) if int(quota) > 0 else cores or 1
 
 
 class Settings(BaseSettings):
@@ -140,6 +187,7 @@ class Settings(BaseSettings):
     queue_limit: int = Field(2000, ge=1)
     max_body_bytes: int = Field(1024 * 1024, ge=1)
     max_bulk_bytes: int = Field(16 * 1024 * 1024, ge=1)
+    export_timeout: float = Field(3600, gt=0)
     max_exports: int = Field(2, ge=1)
 
     api_keys: ApiKeys = ()
@@ -159,12 +207,7 @@ class Settings(BaseSettings):
         """
         if self.database_url is None:
             raise RuntimeError("DATABASE_URL is not set")
-        url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
-        # Providers print libpq's `sslmode`; asyncpg takes the same values as `ssl`, and negotiates
-        # channel binding itself.
-        mode = url.query.get("sslmode")
-        url = url.difference_update_query(["sslmode", "channel_binding"])
-        return url.update_query_dict({"ssl": mode}) if mode else url
+        return parse_database_url(self.database_url.get_secret_value())
 
 
 @cache

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from fastapi import FastAPI
     from sqlalchemy.ext.asyncio import AsyncEngine
     from starlette.requests import HTTPConnection
 
     from service.access.counters import Counters
+    from service.access.scopes import Identify
     from service.database.coalescer import Coalescer
-    from service.database.revision import Revisions
+    from service.database.revision import Found, Revisions
     from service.database.sessions import Sessions
     from service.domain.item import Item
     from service.http.body import MemoryBudget
@@ -32,11 +35,14 @@ class State:
     settings: Settings
     engine: AsyncEngine
     sessions: Sessions
+    identify: Identify | None  # None: everybody may call
     counters: Counters  # of rate limits
-    body_budget: MemoryBudget
+    body_budget: MemoryBudget  # of large bodies
+    large_bodies: asyncio.Semaphore  # that are parsed and handled at once
+    response_budget: MemoryBudget  # of large responses that clients have not read
     statistics: RequestStatistics | None  # None: metrics are off
     revisions: Revisions
-    find_revision: Coalescer[None, str | None]
+    find_revision: Coalescer[None, Found]
     exports: Exports
     items: Calls[Item]
 

@@ -11,10 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.database.engine import transactional
 from service.main import create_app
+from service.observability import metrics
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import client_of
 from tests.support.database import TABLES, docker_answers, migrate, new_database, server
+
+# Its asserts show values, as those of test files do.
+pytest.register_assert_rewrite("tests.support.resource_tests")
 
 SERVER = pytest.StashKey[tuple[str, str]]()
 RUNNING = pytest.StashKey[ExitStack]()
@@ -55,6 +59,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def anyio_backend() -> str:
     """The event loop that production runs on."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each scrape of an application in this process shows the present values."""
+    monkeypatch.setattr(metrics, "SCRAPE_INTERVAL", 0.0)
 
 
 @pytest.fixture(scope="session")

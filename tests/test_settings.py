@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 from service.database.engine import create_engine
-from service.settings import Settings, get_settings
+from service.settings import Settings, available_cores, get_settings
 from tests.support.commands import ROOT
 
 SECRET = "hunter2"
 EXAMPLE = (ROOT / ".env.example").read_text()
 # The meaning above, and the setting: commented out, or with its default.
-SETTING = re.compile(r"# (?P<meaning>.+)\n(?P<off># )?(?P<name>[A-Z_]+)=(?P<value>.*)\n")
+SETTING = re.compile(r"# (?P<meaning>.+)\n(?P<off># )?(?P<name>[A-Z0-9_]+)=(?P<value>.*)\n")
 SHOWN = list(SETTING.finditer(EXAMPLE))
 
 
@@ -48,6 +48,30 @@ def test_web_concurrency_defaults_to_the_number_of_usable_cores() -> None:
         assert get_settings().web_concurrency == 1
     finally:
         os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "350000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({}, 64),
+    ],
+    ids=str,
+)
+def test_the_quota_of_a_container_limits_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    assert available_cores(tmp_path) == cores
 
 
 def test_the_environment_takes_precedence_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +144,26 @@ def test_the_database_url_keeps_its_other_parts() -> None:
     assert dict(url.query) == {"ssl": "require", "target_session_attrs": "any"}
 
 
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("postgresql://me@%2Fvar%2Frun:5433/items", "/var/run", 5433),
+        ("postgresql://me@%2fvar%2frun/items", "/var/run", None),
+        ("postgresql://me@/items?host=/var/run&port=5433", "/var/run", 5433),
+        ("postgresql://me@[::1]:5433/items", "::1", 5433),
+        ("postgresql://me@/items?host=one:1&host=two:2", ["one", "two"], [1, 2]),
+        ("postgresql://me@/items?host=one,two&port=1,2", ["one", "two"], [1, 2]),
+    ],
+)
+def test_the_database_url_may_name_a_socket_or_several_hosts(
+    url: str, host: str | list[str], port: int | list[int] | None
+) -> None:
+    parsed = Settings(database_url=url).engine_url
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+
+    assert (options["host"], options.get("port")) == (host, port)
+
+
 def test_without_a_database_url_there_is_no_engine() -> None:
     with pytest.raises(RuntimeError, match="DATABASE_URL is not set"):
         _ = get_settings().engine_url
@@ -135,6 +179,16 @@ def test_without_a_database_url_there_is_no_engine() -> None:
             "postgresql://me:hunter2@db:port/items",
             "postgresql://me:hunter2@db/items?application_name=hunter2",
             "postgresql://me:hunter2@db/items?sslmode=hunter2",
+            "postgresql://me:hunter2@db/items?ssl=hunter2",
+            "postgresql://me:hunter2@db/items?target_session_attrs=hunter2",
+            "postgresql://me:hunter2@db/items?connect_timeout=3",
+            "postgresql://me:hunter2@db/items?options=-c%20jit%3Doff",
+            *(f"postgresql://me:hunter2@db:{port}/items" for port in (0, 99999)),
+            *(f"postgresql://me:hunter2@db/items?port={port}" for port in ("0", "x", "1,2")),
+            "postgresql://me:hunter2@one,two/items",
+            "postgresql://me:hunter2@one:1,two:2/items",
+            "postgresql://me:hunter2@/items?host=one,two",
+            "postgresql://me:hunter2@/items?host=one:1&host=two",
         ],
         "POOL_SIZE": ["0", "hunter2"],
         "MAX_OVERFLOW": ["-1"],
@@ -190,7 +244,7 @@ def test_the_example_has_every_setting_once_with_its_meaning_above() -> None:
         # A sentence, and not the setting before.
         assert re.fullmatch(r"[A-Z][^=]+\.", match["meaning"]), match["meaning"]
     # Nothing else in the file looks like a setting.
-    assert len(re.findall(r"^(?:# )?[A-Z_]+=", EXAMPLE, re.MULTILINE)) == len(SHOWN)
+    assert len(re.findall(r"^(?:# )?[A-Z0-9_]+=", EXAMPLE, re.MULTILINE)) == len(SHOWN)
 
 
 @pytest.mark.parametrize("match", SHOWN, ids=lambda match: match["name"])

@@ -6,12 +6,11 @@ start while an operation has no such declaration and is not in `PUBLIC`.
 """
 
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Security, WebSocketException, status
+from fastapi import Request, Security, WebSocketException, status
 from fastapi.openapi.models import HTTPBearer
-from fastapi.routing import iter_route_contexts
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -19,6 +18,9 @@ from starlette.requests import HTTPConnection
 from service.domain.api_key import ApiKey, digest_of
 from service.errors import Forbidden, Unauthorized
 from service.state import state_of
+
+# Finds who sends a request; None for a caller that is not known.
+Identify = Callable[[HTTPConnection], ApiKey | None]
 
 # Paths that everybody may call, also when keys are in use.
 PUBLIC = frozenset(
@@ -76,7 +78,7 @@ def authorize(connection: HTTPConnection, scopes: Sequence[str]) -> ApiKey | Non
         Unauthorized: keys are in use, and the request has none, or an unknown one.
         Forbidden: the key lacks a scope.
     """
-    if not state_of(connection).settings.api_keys:
+    if state_of(connection).identify is None:
         return None
     key = caller(connection)
     challenge = 'Bearer realm="items"'
@@ -96,8 +98,8 @@ def authorize(connection: HTTPConnection, scopes: Sequence[str]) -> ApiKey | Non
 def caller(connection: HTTPConnection) -> ApiKey | None:
     """Return the key that a request carries; None if it carries none that is known."""
     if "api_key" not in connection.scope:
-        keys = state_of(connection).settings.api_keys
-        connection.scope["api_key"] = _find_key(connection, keys) if keys else None
+        identify = state_of(connection).identify
+        connection.scope["api_key"] = identify(connection) if identify else None
     key: ApiKey | None = connection.scope["api_key"]
     return key
 
@@ -108,16 +110,21 @@ def client_name(connection: HTTPConnection) -> str | None:
     return key.name if key else None
 
 
-def _find_key(connection: HTTPConnection, keys: Sequence[ApiKey]) -> ApiKey | None:
-    scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    digest = digest_of(presented.strip())
-    found = None
-    for key in keys:  # all of them, in constant time
-        if hmac.compare_digest(key.digest, digest):
-            found = key
-    return found
+def identify_by(keys: Sequence[ApiKey]) -> Identify | None:
+    """Return a function that finds the key of a request; None without keys."""
+
+    def identify(connection: HTTPConnection) -> ApiKey | None:
+        scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        digest = digest_of(presented.strip())
+        found = None
+        for key in keys:  # all of them, in constant time
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+    return identify if keys else None
 
 
 def required_scopes(dependant: Any) -> list[str] | None:
@@ -143,21 +150,3 @@ def dependencies_of(dependant: Any) -> Iterator[Any]:
     for dependency in dependant.dependencies:
         yield from dependencies_of(dependency)
         yield dependency
-
-
-def check_routes(app: FastAPI) -> None:
-    """Check that every route is public or declares a scope.
-
-    Raises:
-        SystemExit: one is not, or does not.
-    """
-    for route in iter_route_contexts(app.routes):
-        dependant = getattr(route, "dependant", None)
-        is_guarded = dependant is not None and required_scopes(dependant)
-        if route.path not in PUBLIC and not is_guarded:
-            methods = " ".join(sorted(route.methods or ()))
-            raise SystemExit(
-                f"{methods} {route.path} may be called without an API key. Add "
-                'dependencies=[requires("SCOPE")] to it, or its path to PUBLIC in '
-                "service/access/scopes.py"
-            )

@@ -3,7 +3,7 @@
 import structlog
 from sqlalchemy import text
 
-from service.database.engine import create_engine
+from service.database.engine import PoolerRefused, opened_engine
 from service.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -23,18 +23,21 @@ AVAILABLE_CONNECTIONS = text(
 
 
 async def tell_connection_budget(settings: Settings) -> None:
-    """Compare what the workers may open with what the database has, and log it."""
+    """Compare what the workers may open with what the database has, and log it.
+
+    Raises:
+        PoolerRefused: the database's address leads to a connection pooler.
+    """
     needed = settings.web_concurrency * (settings.pool_size + settings.max_overflow)
-    engine = create_engine(settings)
     try:
-        async with engine.connect() as conn:
+        async with opened_engine(settings) as engine, engine.connect() as conn:
             available = await conn.scalar(AVAILABLE_CONNECTIONS)
+    except PoolerRefused:
+        raise
     except Exception as exc:  # whatever it is, the service starts without a database, too
         error = type(exc.__cause__ or exc).__name__
         logger.warning("connection_budget_unknown", needed=needed, error=error)
         return
-    finally:
-        await engine.dispose()
     if needed <= available:
         replicas = available // needed
         logger.info("connection_budget", needed=needed, available=available, replicas=replicas)

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from service.cli.database import database
 from service.crud import idempotency
 from service.crud import item as crud
-from service.database.engine import create_engine, transactional
+from service.database.engine import opened_engine, transactional
 from service.http.json_body import NotJson, parse_json
 from service.http.problem import MESSAGES
 from service.schemas.item import ItemCreate
@@ -57,16 +57,15 @@ def purge() -> None:
 
 async def _seed(rows: int) -> None:
     """Copy `rows` demo items into the database in one transaction."""
-    engine = create_engine(get_settings())
-    with click.progressbar(length=rows, label="Seeding", file=sys.stderr) as bar:
-        async with transactional(engine).begin() as conn:
-            for start in range(0, rows, BATCH):
-                size = min(BATCH, rows - start)
-                await crud.copy_many(conn, (_demo_item(start + n) for n in range(size)))
-                bar.update(size)
-    async with engine.connect() as conn:
-        await conn.execute(text("VACUUM ANALYZE items"))
-    await engine.dispose()
+    async with opened_engine(get_settings()) as engine:
+        with click.progressbar(length=rows, label="Seeding", file=sys.stderr) as bar:
+            async with transactional(engine).begin() as conn:
+                for start in range(0, rows, BATCH):
+                    size = min(BATCH, rows - start)
+                    await crud.copy_many(conn, (_demo_item(start + n) for n in range(size)))
+                    bar.update(size)
+        async with engine.connect() as conn:
+            await conn.execute(text("VACUUM ANALYZE items"))
 
 
 def _demo_item(number: int) -> dict[str, Any]:
@@ -86,13 +85,15 @@ async def _import(file: BinaryIO) -> None:
     """Copy the items of the file into the database in one transaction."""
     # Ctrl-C interrupts reading a line; asyncio's handler would not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    engine = create_engine(get_settings())
     faults: list[str] = []
     count = 0
     size = os.fstat(file.fileno()).st_size  # 0 for a pipe
     lines = enumerate(file, 1)
     with click.progressbar(length=size or 1, label="Importing", file=sys.stderr) as bar:
-        async with transactional(engine).begin() as conn:
+        async with (
+            opened_engine(get_settings()) as engine,
+            transactional(engine).begin() as conn,
+        ):
             # The writer of a pipe may be slow.
             await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             while batch := list(islice(lines, BATCH)):
@@ -103,7 +104,6 @@ async def _import(file: BinaryIO) -> None:
                 bar.update(sum(len(line) for _, line in batch))
             if faults:  # nothing is committed
                 raise click.ClickException(_tell(faults))
-    await engine.dispose()
     click.echo(f"Imported {count:,} items", err=True)
 
 
@@ -132,12 +132,10 @@ def _tell(faults: Sequence[str]) -> str:
 
 
 async def _purge() -> None:
-    engine = create_engine(get_settings())
     total = 0
-    async with engine.connect() as conn:
+    async with opened_engine(get_settings()) as engine, engine.connect() as conn:
         # Stored responses may be large: a batch may take longer than a request.
         await conn.execute(text("SET statement_timeout = 0"))
         while deleted := await idempotency.purge_expired(conn, PURGE_BATCH):
             total += deleted
-    await engine.dispose()
     click.echo(f"Deleted {total} expired idempotency keys")

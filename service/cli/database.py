@@ -9,7 +9,7 @@ from asyncpg.exceptions import PostgresError
 from sqlalchemy.exc import DBAPIError
 
 from service.cli.embedded import embedded_postgres
-from service.database.faults import Unreachable
+from service.database.faults import Unreachable, message
 from service.settings import get_settings
 
 
@@ -23,5 +23,4 @@ def database() -> Iterator[None]:
         try:
             yield
         except (OSError, Unreachable, DBAPIError, PostgresError) as exc:
-            reason = str(exc).partition("\n")[0]
-            raise click.ClickException(f"The database: {reason}") from exc
+            raise click.ClickException(f"The database: {message(exc)}") from exc

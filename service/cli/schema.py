@@ -5,10 +5,11 @@ import asyncio
 import click
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 
 from service.cli.database import database
-from service.database.engine import create_engine
-from service.database.revision import ALEMBIC_INI, find_revisions, load_revisions
+from service.database.engine import opened_engine
+from service.database.revision import ALEMBIC_INI, Found, find_revisions, load_revisions
 from service.settings import get_settings
 
 
@@ -20,21 +21,35 @@ def migrate(sql: bool) -> None:
         command.upgrade(Config(ALEMBIC_INI), "head", sql=True)
         return
     with database():
-        # A rollback of the code may run on the newer schema.
-        if (current := asyncio.run(_find_revision())) and current not in load_revisions().known:
-            click.echo(f"The schema is newer than this code: {current}", err=True)
-            return
-        command.upgrade(Config(ALEMBIC_INI), "head")
+        upgrade()
 
 
-async def _find_revision() -> str | None:
-    engine = create_engine(get_settings())
+def upgrade() -> None:
+    """Migrate the schema, unless it is newer than the code.
+
+    Raises:
+        ClickException: the database belongs to another application, or a migration failed.
+    """
+    # A rollback of the code may run on the newer schema.
+    found = asyncio.run(_find_revision())
+    if not found.is_ours:
+        raise click.ClickException(
+            f"The database has the unknown revision {found.revision}, and lacks tables or columns "
+            "of the service. Does DATABASE_URL name the right database?"
+        )
+    if found.revision and found.revision not in load_revisions().known:
+        click.echo(f"The schema is newer than this code: {found.revision}", err=True)
+        return
     try:
-        async with engine.connect() as conn:
-            (current,) = await find_revisions(conn, [None])
-    finally:
-        await engine.dispose()
-    return current
+        command.upgrade(Config(ALEMBIC_INI), "head")
+    except CommandError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+async def _find_revision() -> Found:
+    async with opened_engine(get_settings()) as engine, engine.connect() as conn:
+        (found,) = await find_revisions(conn, [None])
+    return found
 
 
 @click.command()
@@ -42,5 +57,5 @@ async def _find_revision() -> str | None:
 def revision(message: str) -> None:
     """Write a migration for the differences between the models and the schema."""
     with database():
-        command.upgrade(Config(ALEMBIC_INI), "head")
+        upgrade()
         command.revision(Config(ALEMBIC_INI), message, autogenerate=True)

@@ -9,8 +9,8 @@ from service.crud import listing, rows
 from service.crud.filters import after, at_least, at_most, before, contains, flag
 from service.crud.resource import Connection, Resource, columns_of, itself
 from service.domain.item import Item, ItemFilter, ItemPage, ItemQuery
-from service.domain.price import MAX_PRICE
-from service.models.item import items, name_folded, price_key
+from service.models.base import MAX_PRICE, price_key
+from service.models.item import items, name_folded
 
 ITEMS = Resource(
     table=items,
@@ -45,7 +45,7 @@ def is_expensive(query: ItemQuery) -> bool:
 
 
 async def get_many(conn: Connection, ids: Sequence[int]) -> list[Item | None]:
-    """Return the items with these ids, in the order of `ids`; None for a missing one."""
+    """Return the items with `ids`, in their order; None for a missing one."""
     return await rows.get_many(conn, ITEMS, ids)
 
 
@@ -65,7 +65,7 @@ async def update_many(
     values: Mapping[str, Any],
     versions: Sequence[int] | None = None,
 ) -> list[Item | None]:
-    """Set `values` in the items that have one of the `versions`; return the changed ones."""
+    """Set `values` in rows with one of `versions`; return the changed items."""
     return await rows.update_many(conn, ITEMS, ids, values, versions)
 
 
@@ -94,5 +94,5 @@ async def search_pages(conn: Connection, queries: Sequence[ItemQuery]) -> list[I
 
 
 def export_items(conn: AsyncConnection, wanted: ItemFilter) -> AsyncIterator[list[Item]]:
-    """Yield all matching items by id, in batches of one snapshot, in a transaction."""
+    """Yield the matching items by id, in batches of one snapshot."""
     return listing.export_rows(conn, ITEMS, wanted)

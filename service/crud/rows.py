@@ -180,7 +180,7 @@ def _selection(resource: Resource[Any]) -> Select[Any]:
 def _change(resource: Resource[Any]) -> ReturningUpdate[Any]:
     """Return the statement that updates rows; further columns are set when it is executed."""
     table = resource.table
-    changed = {"version": table.c.version + 1, "updated_at": func.now()}
+    changed = {"version": table.c.version + 1, "updated_at": _now(table.c.updated_at)}
     return update(table).where(_chosen(table)).values(changed).returning(*resource.columns)
 
 
@@ -190,7 +190,7 @@ def _deactivation(table: Table) -> ReturningUpdate[Any]:
     changed = {
         "is_active": False,
         "version": case((old.is_active, old.version + 1), else_=old.version),
-        "updated_at": case((old.is_active, func.now()), else_=old.updated_at),
+        "updated_at": case((old.is_active, _now(old.updated_at)), else_=old.updated_at),
     }
     return update(table).where(_chosen(table)).values(changed).returning(old.id)
 
@@ -218,3 +218,8 @@ def _insertion(resource: Resource[Any]) -> ReturningInsert[Any]:
     # Ids are assigned after the sort, so they grow in the order of the given rows.
     ordered = select(*[given.c[name] for name in types]).order_by(given.c.ordinal)
     return insert(resource.table).from_select(columns, ordered).returning(*resource.columns)
+
+
+def _now(updated_at: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the time of a change, which is never before that of the last one."""
+    return func.greatest(func.now(), updated_at)

@@ -15,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 logger = structlog.get_logger(__name__)
 
+READ_ONLY = "25006"  # read_only_sql_transaction
+
 
 class Unreachable(Exception):
     """No connection to the database could be made, or it did not answer in time.
@@ -39,7 +41,23 @@ def log_fault(fault: Exception) -> None:
     if isinstance(fault, InvalidRequestError) and not is_refused(fault):
         raise fault
     cause = fault.__cause__ if isinstance(fault, Unreachable) and fault.__cause__ else fault
-    logger.warning("database_fault", error=type(cause).__name__, sqlstate=sqlstate(fault))
+    fields = {"error": type(cause).__name__, "sqlstate": sqlstate(fault)}
+    if constraint := _constraint(fault):
+        fields["constraint"] = constraint
+    logger.warning("database_fault", **fields)
+
+
+def _constraint(fault: BaseException) -> str | None:
+    """Return the name of the constraint that a statement violated."""
+    cause = fault.orig.__cause__ if isinstance(fault, DBAPIError) and fault.orig else fault
+    return getattr(cause, "constraint_name", None)
+
+
+def message(fault: BaseException) -> str:
+    """Return the first line of what PostgreSQL or the driver said, for the user of a command."""
+    if isinstance(fault, DBAPIError) and fault.orig:
+        fault = fault.orig
+    return str(fault).partition("\n")[0]
 
 
 def sqlstate(fault: BaseException | None) -> str | None:
@@ -56,6 +74,8 @@ def is_data_fault(fault: Exception) -> bool:
 
 def is_lost(fault: Exception) -> bool:
     """Return whether the connection was lost during a statement: its effect is then unknown."""
+    if sqlstate(fault) == READ_ONLY:  # its connection is dropped, too
+        return False
     if isinstance(fault, DBAPIError) and fault.connection_invalidated:
         return True
     return (
@@ -73,13 +93,15 @@ def is_refused(fault: Exception) -> bool:
 def is_undone(fault: Exception) -> bool:
     """Return whether a request that met `fault` certainly changed nothing, and may be repeated.
 
-    Three cases: no usable connection was available; a migration changed a type under a prepared
-    statement, which happens once per process; or an administrator ended the connection. PostgreSQL
-    does that between statements, or rolls the statement back, but never between a commit and its
-    acknowledgement.
+    Four cases: no usable connection was available; a migration changed a type under a prepared
+    statement, which happens once per process; the server refused to write, as after a failover; or
+    an administrator ended the connection. PostgreSQL does that between statements, or rolls the
+    statement back, but never between a commit and its acknowledgement.
     """
     if not isinstance(fault, DBAPIError):
         return is_refused(fault)
+    if sqlstate(fault) == READ_ONLY:
+        return True
     return any(map(_undoes, _causes(fault.orig)))
 
 

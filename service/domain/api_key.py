@@ -9,7 +9,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-SCOPES = ("items:read", "items:write", "items:delete")
+SCOPES = (
+    "items:read",
+    "items:write",
+    "items:delete",
+)
 PREFIX = "items_"  # so that secret scanners recognise a key
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -1,5 +1,6 @@
 """Request bodies: bounded one by one and all together, and strict JSON."""
 
+import asyncio
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -10,9 +11,11 @@ from starlette.requests import ClientDisconnect
 from service.errors import BodyTooLarge, InvalidInput, QueueFull
 from service.http.json_body import NotJson, parse_json
 
+SMALL = 64 * 1024  # bytes of a body or response that no budget counts: their number is bounded
+
 
 class MemoryBudget:
-    """The bytes that the bodies of all requests in flight may take together."""
+    """The bytes that large bodies, or large responses, may take together in a worker."""
 
     def __init__(self, size: int) -> None:
         self.left = size
@@ -37,8 +40,10 @@ class StrictRequest(Request):
 
     max_bytes = 0  # 0: the operation does not read JSON, and FastAPI reads what it takes
     budget: MemoryBudget
+    turn: asyncio.Semaphore  # of large bodies that are parsed and handled
+    has_turn = False
     takes_object = True  # whether JSON of another type is refused
-    taken = 0  # bytes of the budget
+    taken = 0  # bytes of the budget: those of a large body
     _whole: bytes | None = None
 
     @property
@@ -74,24 +79,38 @@ class StrictRequest(Request):
                 message = await self.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
-                part = message.get("body", b"")
-                self.budget.take(len(part))
-                self.taken += len(part)
-                read += part
+                read += message.get("body", b"")
+                if len(read) > SMALL:
+                    self.budget.take(len(read) - self.taken)
+                    self.taken = len(read)
                 more = message.get("more_body", False)
                 if len(read) > self.max_bytes:
                     raise BodyTooLarge
             self._whole = bytes(read)
         return self._whole
 
+    def release(self) -> None:
+        """Give back the memory and the turn of a large body."""
+        self.budget.left += self.taken
+        self.taken = 0
+        if self.has_turn:
+            self.turn.release()
+            self.has_turn = False
+
     async def json(self) -> Any:
         """Read and return the JSON in the body.
+
+        Large bodies are parsed and handled one after another, as the values of one may take twenty
+        times its bytes.
 
         Raises:
             InvalidInput: the body is empty, not JSON, or not an object where one is expected.
         """
         if not (body := await self.body()):
             raise _invalid("This is required")
+        if self.taken and not self.has_turn:
+            await self.turn.acquire()
+            self.has_turn = True
         try:
             content = parse_json(body)
         except NotJson as exc:

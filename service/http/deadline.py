@@ -43,6 +43,12 @@ class Deadline:
         self._task.cancel()
 
 
+async def until_read(scope: Scope) -> None:
+    """Wait until the client has read all but the last 16 KiB, or is disconnected."""
+    if flow := scope.get("state", {}).get("flow"):  # set by server/protocol.py
+        await flow.drain()
+
+
 def break_off(scope: Scope) -> bool:
     """Abort the request's connection; closing it would wait until its client has read everything.
 

@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 
 from fastapi import Response, params
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute, serialize_response
 from pydantic import BaseModel
 
 from service.http.body import StrictRequest
@@ -91,10 +92,25 @@ def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | No
             errors += faults
         if errors:
             raise RequestValidationError(errors, body=content)
-        response: Response = await endpoint(**arguments)
-        return response
+        result = await endpoint(**arguments)
+        return result if isinstance(result, Response) else await _serialize(route, result)
 
     return read_and_call
+
+
+async def _serialize(route: APIRoute, result: Any) -> Response:
+    """Return what FastAPI makes of a result that is not the declared Response."""
+    content = await serialize_response(
+        field=route.response_field,
+        response_content=result,
+        include=route.response_model_include,
+        exclude=route.response_model_exclude,
+        by_alias=route.response_model_by_alias,
+        exclude_unset=route.response_model_exclude_unset,
+        exclude_defaults=route.response_model_exclude_defaults,
+        exclude_none=route.response_model_exclude_none,
+    )
+    return JSONResponse(content, route.status_code or 200)
 
 
 def _returns_response(endpoint: Callable[..., Any]) -> bool:

@@ -79,6 +79,7 @@ async def export(
     stream = Stream(
         state.exports.write(rows, head, write),
         state.settings.request_timeout,
+        state.settings.export_timeout,
         MEDIA_TYPES[format_],
         {
             "Content-Disposition": f'attachment; filename="{name}.{format_}"',
@@ -140,4 +141,6 @@ def _cell(value: Any) -> Any:
         return f"'{value}" if value.startswith(FORMULA_STARTS) else value
     if isinstance(value, bool):
         return str(value).lower()
-    return value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(value, datetime):  # as in JSON
+        return value.isoformat().replace("+00:00", "Z")
+    return value

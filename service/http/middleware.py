@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import TimedOut, Unavailable
-from service.http.deadline import Deadline, break_off
+from service.http.body import SMALL
+from service.http.deadline import Deadline, break_off, until_read
 from service.http.problem import problem
 from service.observability.logs import request_id
 from service.observability.metrics import RequestStatistics
@@ -61,6 +62,7 @@ class RequestMiddleware:
         id_ = _given_id(scope) or next(self.ids)
         request_id.set(id_)
         status, size = 0, 0
+        is_broken = False  # the response ended before its last byte
 
         async def send_and_note(message: Message) -> None:
             nonlocal status, size
@@ -79,7 +81,9 @@ class RequestMiddleware:
             await send(message)
 
         def give_up() -> Coroutine[Any, Any, None] | None:
+            nonlocal is_broken
             if status:  # the client does not read the response
+                is_broken = True
                 break_off(scope)
                 return None
             return problem(Request(scope), TimedOut())(scope, receive, send_and_note)
@@ -91,7 +95,10 @@ class RequestMiddleware:
         deadline = scope["deadline"] = Deadline(self.timeout, give_up)
         try:
             await self.app(scope, receive, send_and_note)
+            if size > SMALL:
+                await until_read(scope)
         except ClientDisconnect:
+            is_broken = bool(status)
             status = status or CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
             if deadline.answered:
@@ -127,6 +134,7 @@ class RequestMiddleware:
                 client=scope["client"][0] if scope.get("client") else None,
                 key=key.name if (key := scope.get("api_key")) else None,
                 request_id=id_,
+                **({"broken_off": True} if is_broken else {}),
             )
 
 

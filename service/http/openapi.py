@@ -25,6 +25,7 @@ MEANINGS = {
     " `Retry-After` says when to try again",
 }
 
+PROBLEM = "#/components/schemas/Problem"
 HEADERS = {
     "If-Match": "ETags, one of which the item must have, or `*` (RFC 9110)",
     "If-None-Match": "ETags that the client has; with one of them the answer is 304 (RFC 9110)",
@@ -106,6 +107,8 @@ def complete_openapi(app: FastAPI, *, has_keys: bool) -> None:
                     _complete(operation, is_open=not has_keys)
             if not has_keys:
                 schema["components"].pop("securitySchemes", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(name, None)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -118,12 +121,18 @@ def _complete(operation: dict[str, Any], *, is_open: bool) -> None:
         operation.pop("security", None)
     for parameter in operation.get("parameters", []):
         # FastAPI declares null, the value of a parameter that was not sent; no client can send it.
-        choices = parameter["schema"].pop("anyOf", None)
-        if choices:
-            (schema,) = (choice for choice in choices if choice != {"type": "null"})
-            parameter["schema"] |= schema
+        schema = parameter["schema"]
+        choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+        if len(choices) == 1:
+            del schema["anyOf"]
+            schema |= choices[0]
     for status, response in operation["responses"].items():
-        if status >= "400":
-            # FastAPI declares every model with the media type of the route.
-            content = response["content"].pop("application/json")
-            response["content"]["application/problem+json"] = content
+        if status == "422" or _is_problem(response):
+            # FastAPI declares every model with the media type of the route, and a form of its own
+            # for what it cannot validate, in place of which clients get a problem.
+            response["content"] = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
+
+
+def _is_problem(response: dict[str, Any]) -> bool:
+    content = response.get("content", {}).get("application/json", {})
+    return bool(content.get("schema", {}).get("$ref") == PROBLEM)

@@ -17,7 +17,7 @@ from starlette.routing import Match
 
 from service.database.faults import FAULTS, is_data_fault, is_lost, log_fault, sqlstate
 from service.database.revision import is_behind
-from service.errors import InvalidInput, NotFound, ServiceError, Unavailable
+from service.errors import Conflict, InvalidInput, NotFound, ServiceError, Unavailable
 from service.observability.logs import request_id
 from service.state import state_of
 
@@ -29,6 +29,8 @@ OTHERS = {
     429: ("too-many-requests", "Too many requests"),
 }
 
+# SQLSTATEs of a violated unique, foreign-key or exclusion constraint.
+CONFLICTS = ("23503", "23505", "23P01")
 UNDEFINED = ("42P01", "42703")  # SQLSTATE of an unknown table or column
 
 # Replacements for Pydantic's messages that use Python terms.
@@ -137,6 +139,8 @@ async def _is_schema_behind(request: Request) -> bool:
 def database_error(fault: Exception) -> ServiceError:
     """Return the error for a client whose request met `fault`, one of `FAULTS`."""
     state = sqlstate(fault) or ""
+    if state in CONFLICTS:
+        return Conflict()
     if is_data_fault(fault):
         return InvalidInput([{"pointer": "#", "detail": "The database rejected the data"}])
     if is_lost(fault):

@@ -6,8 +6,12 @@ from urllib.parse import quote
 
 import orjson
 from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
 
+from service.http.body import SMALL
 from service.http.conditional import Versioned, entity_tag
+from service.http.deadline import until_read
+from service.state import state_of
 
 
 class Stored(Versioned, Protocol):
@@ -29,6 +33,23 @@ class Answer(Response):
         self.status_code = status_code
         self.raw_headers = headers
         self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response; a large one counts in the worker's memory until its client has it.
+
+        Raises:
+            QueueFull: clients have too much left to read.
+        """
+        if len(self.body) <= SMALL:
+            await super().__call__(scope, receive, send)
+            return
+        budget = state_of(scope["app"]).response_budget
+        budget.take(len(self.body))
+        try:
+            await super().__call__(scope, receive, send)
+            await until_read(scope)
+        finally:
+            budget.left += len(self.body)
 
 
 def json_response(
@@ -71,4 +92,4 @@ def _etag(content: Versioned) -> tuple[bytes, bytes]:
 def json_bytes(content: Any, option: int = 0) -> bytes:
     """Return `content` as JSON; `option` is orjson's."""
     # orjson has no Decimal. A double holds 15 digits exactly, NUMERIC(12,2) has 12.
-    return orjson.dumps(content, default=float, option=option)
+    return orjson.dumps(content, default=float, option=option | orjson.OPT_UTC_Z)

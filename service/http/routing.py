@@ -88,7 +88,7 @@ class StrictRoute(APIRoute):
             if not request.scope["app"].dependency_overrides:
                 if any(limit.value(request) for limit in limits):
                     await count(request, limits)
-                if scopes is not None and state.settings.api_keys:
+                if scopes is not None and state.identify is not None:
                     authorize(request, scopes)
             if request.scope["query_string"] and not has_model:
                 _refuse_unknown(request, known)
@@ -97,13 +97,13 @@ class StrictRoute(APIRoute):
             if not takes_json:
                 return await handle(request)
             request.max_bytes = getattr(state.settings, self.max_bytes_setting)
-            request.budget = state.body_budget
+            request.budget, request.turn = state.body_budget, state.large_bodies
             request.takes_object = takes_object
             _refuse_non_json(request, media_types)
             try:
                 return await handle(request)
             finally:
-                state.body_budget.left += request.taken
+                request.release()
 
         return check_and_handle
 

@@ -19,7 +19,7 @@ from service.http.deadline import break_off
 
 Result = TypeVar("Result")
 
-PIECE = 64 * 1024  # bytes; small, so that a slow client is told from one that stalls
+PIECE = 16 * 1024  # bytes; small, so that a slow client is told from one that stalls
 
 
 class Stream(Response):
@@ -28,12 +28,14 @@ class Stream(Response):
     Args:
         chunks: the parts of the body; closed when the response ends, for whatever reason.
         timeout: seconds that each chunk may take to arrive, and each piece of it to be sent.
+        total_timeout: seconds that the whole response may take.
     """
 
     def __init__(
         self,
         chunks: AsyncGenerator[bytes, None],
         timeout: float,
+        total_timeout: float,
         media_type: str,
         headers: dict[str, str] | None = None,
     ) -> None:
@@ -42,6 +44,7 @@ class Stream(Response):
         self.chunks = chunks
         self.chunk = b""
         self.timeout = timeout
+        self.total_timeout = total_timeout
 
     async def begin(self) -> "Stream":
         """Wait for the first chunk; until then an error gets a response of its own."""
@@ -58,6 +61,7 @@ class Stream(Response):
         if deadline := scope.get("deadline"):
             deadline.lift()
         gone = asyncio.create_task(_until_gone(receive))
+        ends_at = asyncio.get_running_loop().time() + self.total_timeout
         try:
             async with aclosing(self.chunks) as chunks:
                 start = {"status": self.status_code, "headers": self.raw_headers}
@@ -68,6 +72,9 @@ class Stream(Response):
                         message = {"type": "http.response.body", "body": piece, "more_body": True}
                         await self._in_time(send(message), scope, gone)
                         if gone.done():
+                            raise ClientDisconnect
+                        if asyncio.get_running_loop().time() > ends_at:
+                            break_off(scope)
                             raise ClientDisconnect
                     self.chunk = await self._in_time(anext(chunks, b""), scope, gone)
                 await self._in_time(send({"type": "http.response.body", "body": b""}), scope, gone)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     Numeric,
     Text,
+    cast,
     func,
     literal_column,
     text,
@@ -32,6 +33,11 @@ NAMING_CONVENTION = {
 # of the operating system's locales, which would corrupt an index.
 SortedText = Annotated[str, mapped_column(Text(collation="C"))]
 Money = Annotated[Decimal, mapped_column(Numeric(12, 2))]
+
+# The highest values of the nullable columns that sort lists, as SQL literals.
+MAX_INT = "9223372036854775807"
+MAX_PRICE = "9999999999.99"
+MAX_TIME = "'9999-12-31 23:59:59.999999+00'::timestamptz"
 
 T = TypeVar("T")
 
@@ -70,3 +76,18 @@ def null_last(column: Any, infinity: str, type_: TypeEngine[T]) -> ColumnElement
         infinity: an SQL literal that is greater than every value of the column.
     """
     return func.coalesce(column, literal_column(infinity), type_=type_)
+
+
+def int_key(column: Any) -> ColumnElement[Decimal]:
+    """Return the sort key of a nullable integer. It is numeric, as bigint has no infinity."""
+    return null_last(cast(column, Numeric()), "'Infinity'::numeric", Numeric())
+
+
+def price_key(column: Any) -> ColumnElement[Decimal]:
+    """Return the sort key of a nullable price."""
+    return null_last(column, "'Infinity'::numeric", Numeric())
+
+
+def time_key(column: Any) -> ColumnElement[datetime]:
+    """Return the sort key of a nullable time."""
+    return null_last(column, "'infinity'::timestamptz", DateTime(timezone=True))

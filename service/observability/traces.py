@@ -86,11 +86,27 @@ def _is_sent(signal: str) -> bool:
     return exporter == "otlp" and bool(_setting(signal, "ENDPOINT"))
 
 
+def _check_headers(signal: str) -> None:
+    """Refuse malformed headers, which the SDK and its exporters would log with their secrets.
+
+    Raises:
+        ValueError: the variable does not hold headers.
+    """
+    from opentelemetry.util.re import parse_env_headers
+
+    logging.getLogger(parse_env_headers.__module__).disabled = True
+    for part in filter(str.strip, (_setting(signal, "HEADERS") or "").split(",")):
+        headers = parse_env_headers(part, liberal=True)
+        if not headers or not all(map(str.isprintable, (*headers.keys(), *headers.values()))):
+            raise ValueError("OTEL_EXPORTER_OTLP_HEADERS must be like name=value,name=value")
+
+
 def _providers() -> "list[TracerProvider | MeterProvider]":
     for signal in filter(_is_sent, ("TRACES", "METRICS")):
         protocol = _setting(signal, "PROTOCOL") or PROTOCOL
         if protocol != PROTOCOL:
             raise ValueError(f"The OTLP protocol must be {PROTOCOL}, not {protocol}")
+        _check_headers(signal)
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics import MeterProvider

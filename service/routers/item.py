@@ -1,4 +1,4 @@
-"""Items over HTTP. To add a resource, copy this file and `item.py` in each other layer."""
+"""Items over HTTP."""
 
 from typing import Annotated, NoReturn
 
@@ -18,14 +18,8 @@ from service.http.paging import decode_cursor, page_response
 from service.http.responses import created_response, not_modified, versioned_response
 from service.http.routing import StrictRoute
 from service.routers.calls import Calls
-from service.schemas.item import (
-    ItemCreate,
-    ItemList,
-    ItemListQuery,
-    ItemRead,
-    ItemReplace,
-    ItemUpdate,
-)
+from service.schemas.item import ItemCreate, ItemList, ItemRead, ItemReplace, ItemUpdate
+from service.schemas.item_list import ItemListQuery
 from service.schemas.types import Int64
 from service.settings import Settings
 from service.state import state_of
@@ -59,7 +53,7 @@ router = APIRouter(
 # OpenAPI links from an item to its operations.
 LINKS = {
     name: {"operationId": name, "parameters": {"item_id": "$response.body#/id"}}
-    for name in ("get_item", "replace_item", "update_item", "delete_item")
+    for name in [f"{verb}_item" for verb in ("get", "replace", "update", "delete")]
 }
 TAKES_MERGE_PATCH = {
     "requestBody": {
@@ -103,7 +97,7 @@ async def create_item(
     "",
     summary="List items",
     response_model=ItemList,
-    response_description="One page of items and their number; `Link` has the pages around it",
+    response_description="One page of items; `Link` has the pages around it",
     responses=problems(422),
     dependencies=[requires("items:read")],
 )
@@ -129,11 +123,13 @@ async def list_items(
 )
 @limiter.shared_limit(reads, scope="read")
 async def get_item(request: Request, item_id: ItemId, calls: ItemCalls) -> Response:
-    """Read one item, active or not."""
-    item = await calls.get(item_id)
-    if item is None:
+    """Read one item."""
+    found = await calls.get(item_id)
+    if found is None:
         raise NotFound(NO_SUCH_ITEM)
-    return not_modified(item) if is_unmodified(request, item.version) else versioned_response(item)
+    return (
+        not_modified(found) if is_unmodified(request, found.version) else versioned_response(found)
+    )
 
 
 @router.put(
@@ -155,8 +151,8 @@ async def replace_item(
 ) -> Response:
     """Replace an item's content; omitted fields return to their defaults."""
     values = body.to_domain().to_dict()
-    (item,) = await sessions.run(crud.update_many, [item_id], values, versions)
-    return versioned_response(item) if item else await _refuse(calls, item_id, versions)
+    (found,) = await sessions.run(crud.update_many, [item_id], values, versions)
+    return versioned_response(found) if found else await _refuse(calls, item_id, versions)
 
 
 @router.patch(
@@ -176,13 +172,13 @@ async def update_item(
     sessions: SessionsOf,
     calls: ItemCalls,
 ) -> Response:
-    """Change the fields that are sent; null clears `description` or `price`."""
+    """Change the fields that are sent; null clears a nullable field."""
     if values := body.changes():
-        (item,) = await sessions.run(crud.update_many, [item_id], values, versions)
+        (found,) = await sessions.run(crud.update_many, [item_id], values, versions)
     else:
-        item = await calls.get(item_id)
-        check_version(item, versions)
-    return versioned_response(item) if item else await _refuse(calls, item_id, versions)
+        found = await calls.get(item_id)
+        check_version(found, versions)
+    return versioned_response(found) if found else await _refuse(calls, item_id, versions)
 
 
 @router.delete(
@@ -202,7 +198,7 @@ async def delete_item(
     sessions: SessionsOf,
     calls: ItemCalls,
     permanent: Annotated[
-        bool, Query(description="Delete the item permanently; requires the scope `items:delete`")
+        bool, Query(description="Delete it; requires the scope `items:delete`")
     ] = False,
 ) -> Response:
     """Deactivate an item, which PATCH can undo, or delete it permanently."""
@@ -215,7 +211,7 @@ async def delete_item(
 
 
 async def _refuse(calls: Calls[Item], item_id: int, versions: list[int] | None) -> NoReturn:
-    """Raise the reason why a write found no item: it is missing, or has another version."""
+    """Raise the reason why a write found nothing: no such id, or another version."""
     if versions is not None and await calls.get(item_id):
         raise PreconditionFailed
     raise NotFound(NO_SUCH_ITEM)

@@ -12,7 +12,7 @@ from service.domain.item import Item
 from service.http.export import EXPORTED, export
 from service.http.openapi import operation_id, problems
 from service.http.routing import StrictRoute
-from service.schemas.item import ItemExportQuery
+from service.schemas.item_list import ItemExportQuery
 
 router = APIRouter(
     prefix="/items",
@@ -26,7 +26,7 @@ router = APIRouter(
     "/export",
     summary="Export items",
     response_class=StreamingResponse,
-    response_description="The items by id: one JSON object a line, or CSV with a header line",
+    response_description="All by id: one JSON object a line, or CSV with a header line",
     responses=problems(406, 422) | EXPORTED,
     dependencies=[requires("items:read")],
 )

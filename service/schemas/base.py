@@ -1,5 +1,7 @@
 """The configuration that all schemas share."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -18,3 +20,7 @@ class QuerySchema(Schema):
     """The base class of parameters in a query: an unknown one is an error."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+
+
+def unset() -> Any:
+    """Make a field optional: as `default_factory` of a field that is read only if it was sent."""

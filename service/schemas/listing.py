@@ -8,7 +8,15 @@ from pydantic_core import PydanticCustomError
 
 from service.domain.listing import Count, Position
 from service.schemas.base import QuerySchema, Schema
-from service.schemas.types import INT64_MAX, Int64, PlainSpelling, PriceBound, SafeText, Time
+from service.schemas.types import (
+    INT64_MAX,
+    Int64,
+    PlainSpelling,
+    PriceBound,
+    SafeText,
+    StoredText,
+    Time,
+)
 
 # Largest `page * per_page`: the database reads every row before a page.
 MAX_DEPTH = 1_000_000
@@ -21,9 +29,13 @@ Read = TypeVar("Read", bound=Schema)
 # The type of a cursor's position, for each type of sort key: the key and the id.
 PlaceId = Annotated[Int64, Field(strict=True)]
 INT_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PlaceId, PlaceId])
-TEXT_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[SafeText, PlaceId])
-PRICE_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PriceBound | None, PlaceId])
+TEXT_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[StoredText, PlaceId])
+PRICE_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PriceBound, PlaceId])
 TIME_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[Time, PlaceId])
+# Of nullable columns.
+INT_OR_NULL_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PlaceId | None, PlaceId])
+PRICE_OR_NULL_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[PriceBound | None, PlaceId])
+TIME_OR_NULL_POSITION: TypeAdapter[Position] = TypeAdapter(tuple[Time | None, PlaceId])
 
 
 class PageQuery(QuerySchema):

@@ -1,6 +1,7 @@
 """Types of fields: integers, times, text and prices, as clients write them."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from service.domain.price import MAX_PRICE
 
 INT64_MAX = 2**63 - 1
+MAX_BODY_INT = 2**53 - 1
 PLAIN_INTEGER = re.compile(r"-?[0-9]+")
 PLAIN_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 RFC3339 = re.compile(
@@ -52,10 +54,26 @@ def _to_utc(value: datetime) -> datetime:
         raise PydanticCustomError("time", "Should be a time of the years 1 to 9999") from None
 
 
+def _refuse_extreme(value: datetime) -> datetime:
+    # The driver sends the first and the last time of Python as -infinity and infinity.
+    if value.replace(tzinfo=None) in (datetime.min, datetime.max):
+        raise PydanticCustomError("time", "Should be a time of the years 1 to 9999")
+    return value
+
+
 def _refuse_non_number(value: Any) -> Any:
+    if isinstance(value, float):  # on a route that reads JSON as FastAPI does
+        return Decimal(str(value))
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return value
     raise PydanticCustomError("number_type", "Input should be a number")
+
+
+def _to_int(value: Any) -> Any:
+    # 3.0 is an integer, too (JSON Schema). The bound comes first: int() of 1e999999999 takes long.
+    if isinstance(value, Decimal) and abs(value) <= MAX_BODY_INT and value == int(value):
+        return int(value)
+    return value
 
 
 def _refuse_non_decimal(value: Any) -> Any:
@@ -70,12 +88,23 @@ def _to_cents(value: Decimal) -> Decimal:
     return abs(value).quantize(CENT)
 
 
+def _to_normal_form(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        return unicodedata.normalize("NFC", value)
+    return value
+
+
 # Integers of a path or a query.
 PlainSpelling = BeforeValidator(_refuse_unusual_spelling)
 Int64 = Annotated[
     int,
     Field(ge=-INT64_MAX - 1, le=INT64_MAX, json_schema_extra={"format": "int64"}),
     PlainSpelling,
+]
+
+# An integer in a body: JSON implementations agree on those of 53 bits (RFC 8259, section 6).
+BodyInt = Annotated[
+    int, Field(strict=True, ge=-MAX_BODY_INT, le=MAX_BODY_INT), BeforeValidator(_to_int)
 ]
 
 # The id and the version of a stored row.
@@ -86,9 +115,13 @@ Version = Annotated[
 ]
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_non_rfc3339), AfterValidator(_to_utc)]
+# A time to store.
+BodyTime = Annotated[Time, AfterValidator(_refuse_extreme)]
 
-# PostgreSQL's text has no NUL character.
-SafeText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+# Text as PostgreSQL stores it, which has no NUL character.
+StoredText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+# Text in one Unicode normal form, so that each spelling of an accent finds the others.
+SafeText = Annotated[StoredText, BeforeValidator(_to_normal_form)]
 # A name or a title, on one line of a screen.
 ShortText = Annotated[
     SafeText,

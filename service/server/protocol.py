@@ -5,6 +5,8 @@ odd clients beyond these bounds are left to the proxy in front (docker/nginx.con
 """
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Any, cast
 
 import orjson
@@ -13,7 +15,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 MAX_HEAD_BYTES = 64 * 1024  # of a head that takes several reads
 HEAD_TIMEOUT = 10.0  # seconds for a head, from its first byte
 MAX_PIPELINED = 16  # requests of a connection that wait for the response before theirs
-MAX_JOINED_BYTES = 64 * 1024  # of a response that wait for the end of the event loop's turn
+# Bytes of a response that wait for the end of the event loop's turn, and unsent bytes in the
+# kernel: the rest waits in this process, where it is bounded and slow progress is seen.
+MAX_JOINED_BYTES = 64 * 1024
+MAPPED = "::ffff:"  # before the IPv4 address of a client of a socket for both (HOST=::)
+CLOSE_TIMEOUT = 10.0  # seconds that a closed connection may take to send what is left
 DRAIN = 1.0  # seconds that an idle connection stays open when the worker ends
 
 
@@ -23,13 +29,18 @@ class ServiceProtocol(HttpToolsProtocol):
     head_bytes = 0  # received of an incomplete head
     head_timer: asyncio.TimerHandle | None = None
     is_draining = False
+    unsent = 0  # bytes of a response, when the keep-alive timeout began
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start a connection; like any idle one, it closes if nothing arrives."""
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux, macOS
+            with suppress(OSError):  # not TCP
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_JOINED_BYTES)
+        if self.client and self.client[0].startswith(MAPPED):
+            self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
+        self._arm_keep_alive()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
@@ -50,7 +61,7 @@ class ServiceProtocol(HttpToolsProtocol):
             self.head_timer = self.loop.call_later(HEAD_TIMEOUT, self._end_head)
 
     def on_headers_complete(self) -> None:
-        """Start a request, whose scope has the transport for `http.deadline.break_off`.
+        """Start a request, whose scope has what `http.deadline` needs of the connection.
 
         Raise `OverflowError`, which httptools reports as malformed, past `MAX_PIPELINED` requests.
         """
@@ -58,17 +69,24 @@ class ServiceProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise OverflowError
         super().on_headers_complete()
-        self.scope["state"]["transport"] = self.transport
+        self.scope["state"] |= {"transport": self.transport, "flow": self.flow}
         if self.is_draining and self.cycle:
             self.cycle.keep_alive = False
+        if self.scope["http_version"] == "1.0" and self.cycle:
+            self.cycle.chunked_encoding = False
+            self.cycle.expected_content_length = OpenLength()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are not HTTP."""
         self._refuse(400, "bad-request", "Bad request")
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, at once if its client has not read the response."""
-        if self.transport.get_write_buffer_size():
+        """Close an idle connection; while its client reads the response, wait on."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self.unsent:
+            self._arm_keep_alive()
+            return
+        if unsent:
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
@@ -80,6 +98,17 @@ class ServiceProtocol(HttpToolsProtocol):
             self.loop.call_later(DRAIN, super().shutdown)
         else:
             super().shutdown()
+
+    def on_response_complete(self) -> None:
+        """Start the next request, or the keep-alive timeout."""
+        super().on_response_complete()
+        self.unsent = self.transport.get_write_buffer_size()
+
+    def _arm_keep_alive(self) -> None:
+        self.unsent = self.transport.get_write_buffer_size()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def _is_in_head(self) -> bool:
         return self.scope is not None and "method" not in self.scope
@@ -115,6 +144,24 @@ class ServiceProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class OpenLength(int):
+    """A content length that every body has: in HTTP/1.0 the end of the connection ends a body.
+
+    uvicorn would frame a body without content-length in chunks, which 1.0 does not have.
+    """
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __sub__(self, other: int) -> "OpenLength":
+        return self
+
+    __hash__ = int.__hash__
+
+
 class JoiningTransport:
     """Collects the writes of one turn of the event loop and sends them together.
 
@@ -139,9 +186,11 @@ class JoiningTransport:
             self._send()
 
     def close(self) -> None:
-        """Send pending data, then close."""
+        """Send pending data, then close; abort if the client does not read it in time."""
         self._send()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def _send(self) -> None:
         data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0

@@ -1,6 +1,7 @@
 """Who may call: each operation takes one scope, and a request without it is refused."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from itertools import combinations
 from typing import Any
@@ -8,36 +9,41 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Response, WebSocket
+from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from service.access.scopes import requires
+from service.access.scopes import PUBLIC, required_scopes, requires
 from service.domain.api_key import SCOPES, create_key, digest_of, parse_keys
 from service.http.routing import StrictRoute
 from service.main import create_app
 from service.settings import Settings
-from tests.support.apps import serving
+from tests.support.apps import client_of, serving
 from tests.support.commands import items
+from tests.support.openapi import example, operations
 from tests.support.problems import check_problem
 from tests.support.samples import LAMP
 
-READ, WRITE, DELETE = SCOPES
-# The scope that each operation takes.
-NEEDS = {
-    ("POST", "/items"): WRITE,
-    ("POST", "/items/bulk"): WRITE,
-    ("GET", "/items"): READ,
-    ("GET", "/items/export"): READ,
-    ("GET", "/items/{item_id}"): READ,
-    ("PUT", "/items/{item_id}"): WRITE,
-    ("PATCH", "/items/{item_id}"): WRITE,
-    ("DELETE", "/items/{item_id}"): WRITE,
+READ, WRITE, DELETE = ITEMS = ("items:read", "items:write", "items:delete")
+# The actions that the scope of an operation may name.
+ACTIONS = {
+    "GET": {"read"},
+    "POST": {"write"},
+    "PUT": {"write"},
+    "PATCH": {"write"},
+    "DELETE": {"write", "delete"},
 }
-# A key and its entry for each combination of scopes.
+# Each combination of the scopes of items, each scope alone, and all but one.
+COMBINATIONS = dict.fromkeys(
+    [
+        *(scopes for size in (1, 2, 3) for scopes in combinations(ITEMS, size)),
+        *((scope,) for scope in SCOPES),
+        *(tuple(other for other in SCOPES if other != scope) for scope in SCOPES),
+        SCOPES,
+    ]
+)
+# A key and its entry for each of them.
 MADE = {
-    scopes: create_key(f"client-{number}", scopes)
-    for number, scopes in enumerate(
-        scopes for size in (1, 2, 3) for scopes in combinations(SCOPES, size)
-    )
+    scopes: create_key(f"client-{number}", scopes) for number, scopes in enumerate(COMBINATIONS)
 }
 KEYS = {scopes: key for scopes, (key, _) in MADE.items()}
 KEY = KEYS[SCOPES]
@@ -61,21 +67,38 @@ def bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key is not None else {}
 
 
-def calls() -> list[tuple[str, str, str]]:
-    """Return the method, path and scope of each operation; HEAD counts as one."""
-    heads = [("HEAD", path, scope) for (method, path), scope in NEEDS.items() if method == "GET"]
-    return [*((*operation, scope) for operation, scope in NEEDS.items()), *heads]
+def needs(app: FastAPI) -> dict[tuple[str, str], str]:
+    """Return the scope of each operation that declares one, by method and path."""
+    found: dict[tuple[str, str], str] = {}
+    for route in app.routes:
+        if isinstance(route, APIRoute) and (scopes := required_scopes(route.dependant)):
+            (scope,) = scopes
+            found |= {(method, route.path_format): scope for method in route.methods or ()}
+    return found
 
 
-async def call(
-    client: httpx.AsyncClient, method: str, path: str, key: str | None
-) -> httpx.Response:
-    """Send a request that succeeds if `key` has the scope and item 1 exists."""
+def calls(app: FastAPI) -> list[tuple[str, str, str]]:
+    """Return the method, path and scope of each operation; HEAD counts as one. DELETE is last."""
+    found = [(*operation, scope) for operation, scope in needs(app).items()]
+    heads = [("HEAD", path, scope) for method, path, scope in found if method == "GET"]
+    return sorted([*found, *heads], key=lambda call: call[0] == "DELETE")
+
+
+async def call(app: FastAPI, method: str, path: str, key: str | None) -> httpx.Response:
+    """Send a request that succeeds if `key` has the scope and the row 1 exists."""
+    operation = app.openapi()["paths"][path]["get" if method == "HEAD" else method.lower()]
     body = None
-    if method in ("POST", "PUT", "PATCH"):
-        body = {"items": [LAMP]} if path == "/items/bulk" else LAMP
-    address = path.replace("{item_id}", "1")
-    return await client.request(method, address, json=body, headers=bearer(key))
+    if "requestBody" in operation:
+        body = example(app.openapi(), operation["requestBody"]["content"])
+    address = re.sub("{.*}", "1", path)
+    async with client_of(app) as client:
+        return await client.request(method, address, json=body, headers=bearer(key))
+
+
+async def rows(app: FastAPI) -> list[Any]:
+    """Return the rows of every resource."""
+    lists = [path for method, path in needs(app) if method == "POST" and path.count("/") == 1]
+    return [(await call(app, "GET", path, KEY)).json()["items"] for path in lists]
 
 
 async def assert_only(client: httpx.AsyncClient, item: Any) -> None:
@@ -110,29 +133,38 @@ async def test_without_keys_everyone_may_do_everything(settings: Settings) -> No
             assert [a.status_code for a in (created, read, removed)] == [201, 200, 204]
 
 
-async def test_every_operation_on_items_is_in_the_table_of_scopes(app: FastAPI) -> None:
-    served = {
-        (method, getattr(route, "path_format", ""))
-        for route in app.routes
-        if getattr(route, "path", "").startswith("/items")
-        for method in getattr(route, "methods", None) or {"ANY"}
-    }
+async def test_the_scope_of_an_operation_names_its_resource_and_action(app: FastAPI) -> None:
+    found = needs(app)
+    for (method, path), scope in found.items():
+        resource, action = scope.split(":")
+        assert resource == path.split("/")[1]
+        assert action in ACTIONS[method], (method, path)
 
-    assert served == NEEDS.keys()
+    # Where DELETE deactivates, the scope for deletions is required by `?permanent=true` only.
+    permanent = {scope for scope in SCOPES if scope.endswith(":delete")}
+    assert {*found.values()} | permanent == {*SCOPES}
 
 
-async def test_an_operation_takes_its_scope_and_no_other(
-    client: httpx.AsyncClient, item: Any
-) -> None:
-    for method, path, scope in calls():
+async def test_every_operation_but_the_public_ones_declares_a_scope(app: FastAPI) -> None:
+    documented = {path for _, path in operations(app.openapi())}
+
+    assert documented - {path for _, path in needs(app)} <= PUBLIC
+
+
+async def test_an_operation_takes_its_scope_and_no_other(app: FastAPI) -> None:
+    for method, path in needs(app):
+        if method == "POST" and path.count("/") == 1:
+            assert (await call(app, method, path, KEY)).status_code == 201
+    before = await rows(app)
+    for method, path, scope in calls(app):
         others = tuple(other for other in SCOPES if other != scope)
-        check_unauthorized(await call(client, method, path, None))
-        check_unauthorized(await call(client, method, path, WRONG))
-        check_forbidden(await call(client, method, path, KEYS[others]), scope)
-    await assert_only(client, item)
+        check_unauthorized(await call(app, method, path, None))
+        check_unauthorized(await call(app, method, path, WRONG))
+        check_forbidden(await call(app, method, path, KEYS[others]), scope)
+    assert await rows(app) == before
 
-    for method, path, scope in calls():
-        answer = await call(client, method, path, KEYS[(scope,)])
+    for method, path, scope in calls(app):
+        answer = await call(app, method, path, KEYS[(scope,)])
         assert answer.is_success, (method, path, answer.text)
 
 
@@ -230,6 +262,14 @@ async def test_a_scope_may_be_declared_wherever_fastapi_takes_dependencies(
     assert [answer.status_code for answer in answers] == [401, 401, 403, 200]
 
 
+async def test_a_write_includes_reading_the_item_that_it_writes(
+    client: httpx.AsyncClient, item: Any
+) -> None:
+    answer = await client.patch("/items/1", json={}, headers=bearer(KEYS[(WRITE,)]))
+    assert (answer.status_code, answer.json()) == (200, item)
+    assert (await client.get("/items/1", headers=bearer(KEYS[(WRITE,)]))).status_code == 403
+
+
 async def test_an_unknown_credential_gets_401_and_is_not_repeated(
     client: httpx.AsyncClient,
 ) -> None:
@@ -306,7 +346,7 @@ async def test_health_and_the_documentation_are_open(client: httpx.AsyncClient) 
 
 
 async def test_with_keys_the_document_names_the_scope_of_each_operation(
-    client: httpx.AsyncClient,
+    app: FastAPI, client: httpx.AsyncClient
 ) -> None:
     document = (await client.get("/openapi.json")).json()
     scheme = document["components"]["securitySchemes"]["apiKey"]
@@ -314,7 +354,7 @@ async def test_with_keys_the_document_names_the_scope_of_each_operation(
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            scope = NEEDS.get((method.upper(), path))
+            scope = needs(app).get((method.upper(), path))
             assert operation.get("security") == ([{"apiKey": [scope]}] if scope else None)
             assert ({"401", "403"} <= operation["responses"].keys()) == bool(scope)
 

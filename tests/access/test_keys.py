@@ -16,7 +16,7 @@ from tests.support.commands import items
 from tests.support.logs import logged_client
 from tests.support.samples import LAMP
 
-READ, WRITE, DELETE = SCOPES
+READ, WRITE, DELETE = "items:read", "items:write", "items:delete"
 SHOP, SHOP_ENTRY = create_key("shop", [READ, WRITE])
 WRONG = "items_hunter2hunter2hunter2hunter2hunter2hunter2hunt"
 DIGEST = hashlib.sha256(WRONG.encode()).hexdigest()

@@ -7,11 +7,15 @@ from typing import Any, cast
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from limits.aio.storage import MemoryStorage
 from pydantic import SecretStr
 
 from service.access import counters
-from service.domain.api_key import SCOPES, create_key, parse_keys
+from service.access.limits import limiter
+from service.access.scopes import required_scopes
+from service.domain.api_key import create_key, parse_keys
 from service.main import create_app
 from service.settings import Settings
 from tests.support.logs import reading_log
@@ -38,7 +42,7 @@ READS = [
     ("HEAD", "/items"),
     ("HEAD", "/items/1"),
 ]
-READ, WRITE, _ = SCOPES
+READ = "items:read"
 WRONG = "items_hunter2hunter2hunter2hunter2hunter2hunter2hunt"
 
 
@@ -51,7 +55,13 @@ def redis() -> Iterator[Redis]:
 @asynccontextmanager
 async def limited(settings: Settings, **changes: Any) -> AsyncIterator[Ask]:
     """Run the application with changed settings; yield a function that sends it a request."""
-    app = create_app(settings.model_copy(update=changes))
+    async with asking_app(create_app(settings.model_copy(update=changes))) as ask:
+        yield ask
+
+
+@asynccontextmanager
+async def asking_app(app: FastAPI) -> AsyncIterator[Ask]:
+    """Run `app`; yield a function that sends it a request."""
 
     async def ask(
         method: str = "GET",
@@ -96,6 +106,13 @@ async def test_routes_of_one_kind_count_together(
         answer = await ask(*other)
         assert answer.status_code != 429
         assert "ratelimit" not in answer.headers
+
+
+def test_every_operation_with_a_scope_declares_the_limit_of_its_kind(settings: Settings) -> None:
+    for route in create_app(settings).routes:
+        if isinstance(route, APIRoute) and required_scopes(route.dependant):
+            kinds = [limit.scope for limit in limiter.declared(route.endpoint)]
+            assert kinds == ["read" if "GET" in (route.methods or ()) else "write"], route.path
 
 
 async def test_each_address_has_its_own_count_and_health_has_none(settings: Settings) -> None:
@@ -270,3 +287,96 @@ async def test_the_log_says_that_each_worker_counts_for_itself(settings: Setting
             pass
 
     assert len(log.events("rate_limits_per_worker")) == 1
+
+
+async def test_limits_declared_as_slowapi_documents_count(settings: Settings) -> None:
+    app = create_app(settings)
+    exempt = False
+
+    @app.get("/own")
+    @limiter.limit("2/hour")
+    async def own(request: Request) -> str:
+        return "own"
+
+    @app.get("/in-thread")
+    @limiter.limit(lambda: "1/hour", key_func=lambda: "everybody")
+    def in_thread(request: Request) -> str:
+        return "in a thread"
+
+    @app.get("/costly")
+    @limiter.limit("5/hour", cost=lambda request: int(request.query_params["cost"]))
+    async def costly(request: Request) -> str:
+        return "costly"
+
+    @app.get("/exempt")
+    @limiter.limit("1/hour", exempt_when=lambda: exempt)
+    async def sometimes(request: Request) -> str:
+        return "exempt"
+
+    @app.api_route("/methods", methods=["GET", "POST"])
+    @limiter.limit("1/hour", per_method=True)
+    async def methods(request: Request) -> str:
+        return "methods"
+
+    @app.get("/by-key")
+    @limiter.limit(lambda key: "2/hour" if key.endswith("1") else "1/hour", error_message="slow")
+    async def by_key(request: Request) -> str:
+        return "by key"
+
+    @app.get("/one")
+    @limiter.shared_limit("2/hour", scope="both")
+    async def one(request: Request) -> str:
+        return "one"
+
+    @app.get("/two")
+    @limiter.shared_limit("2/hour", scope="both")
+    async def two(request: Request) -> str:
+        return "two"
+
+    async with asking_app(app) as ask:
+        assert await statuses(ask, 3, path="/own") == [200, 200, 429]
+        assert await statuses(ask, 1, path="/own", client="10.0.0.2") == [200]
+        assert await statuses(ask, 1, path="/in-thread") == [200]
+        assert await statuses(ask, 1, path="/in-thread", client="10.0.0.2") == [429]
+        assert await statuses(ask, 2, path="/costly?cost=3") == [200, 429]
+        assert await statuses(ask, 2, path="/exempt") == [200, 429]
+        exempt = True
+        assert await statuses(ask, 2, path="/exempt") == [200, 200]
+        assert await statuses(ask, 2, "POST", "/methods") == [200, 429]
+        assert await statuses(ask, 2, path="/methods") == [200, 429]
+        assert await statuses(ask, 3, path="/by-key", client="10.0.0.1") == [200, 200, 429]
+        assert await statuses(ask, 2, path="/by-key", client="10.0.0.2") == [200, 429]
+        assert await statuses(ask, 1, path="/one") == await statuses(ask, 1, path="/two") == [200]
+        assert await statuses(ask, 1, path="/one") == [429]
+
+
+def test_a_limit_in_another_notation_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(ValueError, match="couldn't parse"):
+        limiter.limit("often")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2001:db8:1:1::1", "2001:db8:1:1::32", True),
+        ("2001:db8:1:1::1", "2001:0DB8:0001:0001:0:0:0:1", True),
+        ("2001:db8:1:1::1", "2001:db8:1:2::1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("key:shop", "no address", True),  # a proxy that forwards anything makes one client
+    ],
+)
+async def test_addresses_of_one_network_count_together(
+    settings: Settings, one: str, other: str, together: bool
+) -> None:
+    async with limited(settings, rate_limit_read="1/hour") as ask:
+        assert await statuses(ask, 1, client=one) == [200]
+        assert await statuses(ask, 1, client=other) == [429 if together else 200]
+
+
+async def test_a_forwarded_address_never_counts_as_a_key(settings: Settings) -> None:
+    key, entry = create_key("shop", [READ])
+    settings.api_keys = parse_keys(entry)
+    async with limited(settings, rate_limit_read="1/hour") as ask:
+        assert await statuses(ask, 1, client="key:shop") == [401]
+        assert await statuses(ask, 1, client="10.0.0.1", key=key) == [200]

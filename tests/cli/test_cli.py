@@ -89,6 +89,25 @@ def test_dev_refuses_a_port_in_use_before_it_looks_for_a_database() -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["dev", "serve"])
+def test_a_host_that_is_no_address_is_refused(command: str) -> None:
+    """Conda sets HOST to its platform."""
+    env = {"HOST": "x86_64-conda-linux-gnu", "DATABASE_URL": "postgresql://127.0.0.1:1/nothing"}
+    result = items(command, env=env)
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: HOST: x86_64-conda-linux-gnu ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_data_of_another_major_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "PG_VERSION").write_text("16\n")
+
+    refused = pytest.raises(SystemExit, match=r"PostgreSQL 16; .* Delete the folder .*DATABASE_URL")
+    with refused, embedded_postgres(tmp_path):
+        pass
+
+
 def test_the_embedded_server_ends_even_if_an_earlier_user_was_killed(tmp_path: Path) -> None:
     program = """
 import os, pathlib, signal, sys

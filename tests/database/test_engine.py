@@ -3,19 +3,28 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from threading import Thread
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+from asyncpg import Connection
+from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.database.engine import create_engine
+from service.database.engine import PoolerRefused, create_engine, create_migrator_engine
+from service.database.faults import sqlstate
 from service.main import create_app
 from service.settings import Settings
+from service.state import state_of
 from tests.support.apps import client_of
+from tests.support.commands import items
 from tests.support.processes import connection, query
+from tests.support.samples import LAMP
 from tests.support.waiting import TIMEOUT, until
 
 PID = text("SELECT pg_backend_pid()")
@@ -105,3 +114,90 @@ async def test_the_lifespan_opens_connections_when_needed_and_closes_them(
         async with asyncio.timeout(TIMEOUT):
             while await backends():  # noqa: ASYNC110 (the server does not tell when one ends)
                 await asyncio.sleep(0.01)
+
+
+async def test_connections_to_a_server_that_became_read_only_are_replaced(
+    settings: Settings,
+) -> None:
+    """After a failover, the address leads to another server."""
+    engine = create_engine(settings.model_copy(update={"pool_size": 3, "max_overflow": 0}))
+    write = text("CREATE SEQUENCE was_written")
+    async with engine.connect() as first, engine.connect() as second, engine.connect() as third:
+        pids = [await conn.scalar(PID) for conn in (first, second, third)]
+        for conn in (first, second, third):
+            await conn.execute(text("SET default_transaction_read_only = on"))
+
+    async with engine.connect() as conn:
+        with pytest.raises(DBAPIError) as refused:
+            await conn.execute(write)
+    assert sqlstate(refused.value) == "25006"
+    async with engine.connect() as conn:
+        assert await conn.scalar(PID) not in pids
+        await conn.execute(write)
+        await conn.execute(text("DROP SEQUENCE was_written"))
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/items"), ("POST", "/items/bulk"), ("PUT", "/items/1")]
+)
+async def test_a_write_that_met_a_read_only_server_is_run_again(
+    client: httpx.AsyncClient, app: FastAPI, method: str, path: str
+) -> None:
+    assert (await client.post("/items", json=LAMP)).status_code == 201
+    async with AsyncExitStack() as stack:
+        engine = state_of(app).engine
+        for _ in range(3):
+            conn = await stack.enter_async_context(engine.connect())
+            await conn.execute(text("SET default_transaction_read_only = on"))
+    body = {"items": [LAMP]} if path.endswith("bulk") else LAMP
+    answer = await client.request(method, path, json=body)
+
+    assert answer.is_success, answer.text
+
+
+async def test_reads_keep_their_connections_while_no_server_accepts_writes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replacing all of them for each refused write would slow the reads down."""
+    now = 1000.0
+    monkeypatch.setattr("service.database.engine.monotonic", lambda: now)
+    engine = create_engine(settings.model_copy(update={"pool_size": 2, "max_overflow": 0}))
+    read_only = text("SET default_transaction_read_only = on")
+
+    async def fail_to_write() -> None:
+        async with engine.connect() as conn:
+            await conn.execute(read_only)
+            with pytest.raises(DBAPIError):
+                await conn.execute(text("CREATE SEQUENCE never"))
+
+    await fail_to_write()
+    async with engine.connect() as reader:
+        pid = await reader.scalar(PID)
+        await fail_to_write()
+    async with engine.connect() as conn:
+        assert await conn.scalar(PID) == pid
+    await engine.dispose()
+
+
+async def test_a_connection_of_a_pooler_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "get_server_pid", lambda self: 1)
+    for engine in (create_engine(settings), create_migrator_engine(settings)):
+        with pytest.raises(PoolerRefused, match="connection pooler"):
+            await engine.connect()
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("command", ["migrate", "serve", "purge"])
+def test_commands_refuse_a_pooler_in_one_line(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(Connection, "get_server_pid", lambda self: 1)
+    refused = items(command, env={"DATABASE_URL": database_url})
+
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("Error: ")
+    assert "DATABASE_URL leads to a connection pooler" in refused.stderr
+    assert refused.stderr.count("\n") == 1

@@ -7,8 +7,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, cast
 
 import pytest
-from sqlalchemy import ColumnElement, DateTime, Index, Numeric, Table
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import Index, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -16,20 +15,19 @@ from service.crud import listing, rows
 from service.crud.filters import after, at_least, at_most, before, flag
 from service.crud.resource import Resource, columns_of, itself
 from service.domain.listing import Page, Query
-from service.domain.price import MAX_PRICE
-from service.models.base import Base, Money, ResourceMixin, SortedText, null_last
+from service.models.base import (
+    MAX_PRICE,
+    MAX_TIME,
+    Base,
+    Money,
+    ResourceMixin,
+    SortedText,
+    int_key,
+    time_key,
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MAX_INT = 2**63 - 1
-MAX_TIME = "'9999-12-31 23:59:59.999999+00'::timestamptz"
-
-
-def quantity_key(quantity: Any) -> ColumnElement[Any]:
-    return null_last(sql_cast(quantity, Numeric), "'Infinity'::numeric", Numeric())
-
-
-def time_key(at: Any) -> ColumnElement[Any]:
-    return null_last(at, "'infinity'::timestamptz", DateTime(timezone=True))
 
 
 class OwnBase(DeclarativeBase):
@@ -50,7 +48,7 @@ class OrderTable(ResourceMixin, OwnBase):
     note: Mapped[str | None]
 
     __table_args__ = (
-        Index("ix_orders_quantity_key_id", quantity_key(quantity), "id"),
+        Index("ix_orders_quantity_key_id", int_key(quantity), "id"),
         Index("ix_orders_at_key_id", time_key(at), "id"),
     )
 
@@ -92,15 +90,15 @@ ORDERS = Resource(
         "id": itself,
         "customer": itself,
         "lines": itself,
-        "quantity": quantity_key,
+        "quantity": int_key,
         "unit_price": itself,
         "at": time_key,
     },
     filters=(
         flag("shipped", table.c.shipped),
         at_most("lines_max", table.c.lines),
-        at_least("quantity_min", quantity_key(table.c.quantity), MAX_INT),
-        at_most("quantity_max", quantity_key(table.c.quantity)),
+        at_least("quantity_min", int_key(table.c.quantity), MAX_INT),
+        at_most("quantity_max", int_key(table.c.quantity)),
         at_least("unit_price_min", table.c.unit_price, MAX_PRICE),
         after("at_after", time_key(table.c.at), MAX_TIME),
         before("at_before", time_key(table.c.at)),

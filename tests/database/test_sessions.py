@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx2 as httpx
 import pytest
+from asyncpg.exceptions import AdminShutdownError
 from fastapi import Depends, FastAPI
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.crud import item as crud
@@ -145,3 +147,39 @@ async def test_a_session_that_waits_longer_than_pool_timeout_is_a_503(
         check_problem(await client.delete("/items/1"), 503, "unavailable")
 
     assert (await client.delete("/items/1")).status_code == 404
+
+
+REFUSED = InvalidRequestError("This connection is closed")  # by SQLAlchemy's pool
+UNDONE = DBAPIError("SELECT 1", None, AdminShutdownError())
+
+
+@pytest.mark.parametrize("error", [REFUSED, UNDONE], ids=["refused", "ended"])
+async def test_work_that_the_database_did_not_begin_is_done_once_more(
+    app: FastAPI, error: Exception
+) -> None:
+    calls: list[Any] = []
+
+    async def fail_once(conn: Any, word: str = "") -> str:
+        calls.append(conn)
+        if len(calls) == 1:
+            raise error
+        return f"done {word}"
+
+    sessions = state_of(app).sessions
+    assert await sessions.run(fail_once, "it") == "done it"
+    calls.clear()
+    assert await sessions.transaction(fail_once) == "done "
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(), InvalidRequestError("a defect"), ValueError()])
+async def test_other_work_is_not_repeated(app: FastAPI, error: Exception) -> None:
+    calls: list[Any] = []
+
+    async def fail(conn: Any) -> None:
+        calls.append(conn)
+        raise error
+
+    with pytest.raises(type(error)):
+        await state_of(app).sessions.transaction(fail)
+    assert len(calls) == 1

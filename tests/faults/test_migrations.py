@@ -105,7 +105,8 @@ def test_a_migration_that_is_silently_rolled_back_fails(
     env = tmp_path / "migrations" / "env.py"
     start = "    context.configure(\n        connection=conn,"
     assert start in env.read_text()
-    env.write_text(env.read_text().replace(start, f"    conn.execute(text('SELECT 1'))\n{start}"))
+    begin = "conn.exec_driver_sql('SELECT 1')"
+    env.write_text(env.read_text().replace(start, f"    {begin}\n{start}"))
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     get_settings.cache_clear()
 

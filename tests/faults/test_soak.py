@@ -1,6 +1,7 @@
 """A mixed load for minutes: memory, open files and connections do not grow."""
 
 import asyncio
+import random
 from dataclasses import dataclass
 from itertools import count
 from statistics import median
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from tests.support.client import Answer, Client
+from tests.support.lists import SORTS
 from tests.support.postgres import Postgres
 from tests.support.probes import SERVICE, fill, serving, workers
 from tests.support.processes import Server, query
@@ -26,6 +28,12 @@ PAUSE = 0.02  # seconds between the requests of a client
 POOL_SIZE = 20
 GROWTH = 1.05  # of memory, at most, from the first third of the samples to the last
 NO_ITEM = 2**62
+FILTERS = [
+    *("is_active=true", "q=lamp", "price_min=1", "price_max=50"),
+    *(f"{name}=2026-01-01T00:00:00Z" for name in ("created_after", "updated_after")),
+    "created_before=2100-01-01T00:00:00Z",
+]
+COUNTS = ["count=capped", "count=exact", "count=none"]
 BACKENDS = f"SELECT pid FROM pg_stat_activity WHERE {SERVICE}"
 
 
@@ -116,6 +124,13 @@ def _sample(server: Server, postgres: Postgres) -> Sample:
     )
 
 
+def _list_of(number: int) -> str:
+    """Return the address of one of the lists that clients may combine, of which there are many."""
+    choice = random.Random(number)
+    parts = choice.sample(FILTERS, choice.randint(0, 4))
+    return f"/items?{'&'.join([*parts, f'sort={choice.choice(SORTS)}', choice.choice(COUNTS)])}"
+
+
 @dataclass(slots=True)
 class _Visitor:
     """A client that sends requests of every kind, and leaves as many items as there were."""
@@ -134,6 +149,7 @@ class _Visitor:
         await self._send(200, "PATCH", keyed, {"price": 1})
         await self._send(200, "GET", f"/items?page={number % 5 + 1}")
         await self._send(200, "GET", "/items?q=lamp&sort=-price&per_page=5")
+        await self._send(200, "GET", _list_of(number))
         await self._page_through()
         await self._send(404, "GET", f"/items/{NO_ITEM}")
         await self._send(422, "POST", "/items", {"name": ""})

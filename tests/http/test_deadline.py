@@ -220,7 +220,7 @@ async def test_a_client_that_does_not_read_an_export_loses_its_connection(
 
 def add_stream(app: FastAPI, chunks: AsyncGenerator[bytes, None]) -> Stream:
     """Add /stream, which sends `chunks` once, and return its response."""
-    response = Stream(chunks, DEADLINE, "text/plain")
+    response = Stream(chunks, DEADLINE, TIMEOUT, "text/plain")
 
     async def stream(request: Request) -> Response:
         return await response.begin()

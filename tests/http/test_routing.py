@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Res
 from service.http.responses import json_response
 from service.http.routing import StrictRoute
 from service.main import create_app
-from service.schemas.item import ItemCreate, ItemListQuery
+from service.schemas.item import ItemCreate
+from service.schemas.item_list import ItemListQuery
 from service.settings import Settings
 from tests.support.apps import client_of, serving
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from asyncpg import exceptions as errors
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from service.database.engine import transactional
+from service.http.problem import database_error
 from service.main import create_app
 from service.settings import Settings
 from service.state import state_of
@@ -85,3 +88,30 @@ async def test_past_the_queue_limit_a_request_returns_503_and_the_others_are_ser
 
     check_unavailable(first.result())
     assert {answer.status_code for answer in answers} == {404, 503}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (errors.TooManyConnectionsError, 503),  # 53300
+        (errors.DiskFullError, 503),  # 53100
+        (errors.CannotConnectNowError, 503),  # 57P03
+        (errors.ConnectionDoesNotExistError, 503),  # 08003
+        (errors.ReadOnlySQLTransactionError, 503),  # 25006
+        (errors.InvalidPasswordError, 503),  # 28P01
+        (errors.InvalidCatalogNameError, 503),  # 3D000
+        (errors.SerializationError, 503),  # 40001
+        (errors.LockNotAvailableError, 503),  # 55P03
+        (errors.QueryCanceledError, 503),  # 57014
+        (errors.InsufficientPrivilegeError, 503),  # 42501
+        (errors.StringDataRightTruncationError, 422),  # 22001
+        (errors.UniqueViolationError, 409),  # 23505
+        (errors.CheckViolationError, 422),  # 23514
+        (errors.PostgresSyntaxError, 500),  # 42601
+        (errors.InternalServerError, 500),  # XX000
+    ],
+)
+def test_each_kind_of_database_fault_has_its_status(
+    fault: type[errors.PostgresError], status: int
+) -> None:
+    assert database_error(DBAPIError("SELECT 1", None, fault("secret"))).status_code == status

@@ -100,7 +100,7 @@ async def test_items_are_read_as_in_a_single_create(
         ([LAMP], ["#"]),
         ({"items": [LAMP, None, "Lamp", [LAMP]]}, ["#/items/1", "#/items/2", "#/items/3"]),
         ({"items": [LAMP] * (MOST - 1) + [{"name": "n" * 256}]}, [f"#/items/{MOST - 1}/name"]),
-        ({"items": [{"name": ""}] * MOST}, [f"#/items/{n}/name" for n in range(MOST)]),
+        ({"items": [{"name": ""}] * MOST}, [f"#/items/{n}/name" for n in range(100)]),
         (
             {
                 "items": [

@@ -1,5 +1,6 @@
 """Filters of the list over HTTP."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,7 +12,10 @@ import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.support.lists import SORTS, check_refused, fetch, ids_of, in_order, store
+from tests.support.apps import execute
+from tests.support.lists import SORTS, check_refused, fetch, ids_of, in_order, store, store_names
+from tests.support.locks import BLOCKED, until_true
+from tests.support.processes import connection
 
 MICROSECOND = timedelta(microseconds=1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -125,6 +129,42 @@ async def test_a_change_moves_an_item_between_the_filters(client: httpx.AsyncCli
     assert await found(client, **since) == [item["id"]]
     assert await found(client, created_after=item["created_at"]) == []
     assert await found(client, price_min=0) == []
+
+
+async def test_a_poll_with_the_documented_overlap_misses_no_change(
+    app: FastAPI, client: httpx.AsyncClient, database_url: str
+) -> None:
+    await store_names(app, "A", "B")
+    first, second = await found(client)
+    async with connection(database_url) as admin:
+        await admin.execute("BEGIN")
+        await admin.execute("SELECT FROM items WHERE id = $1 FOR UPDATE", first)
+        waiting = asyncio.create_task(client.patch(f"/items/{first}", json={"price": 1}))
+        await until_true(app, f"{BLOCKED} = 1")
+        await client.patch(f"/items/{second}", json={"price": 2})
+        (seen,) = (await fetch(client, price_min=2))["items"]
+        await admin.execute("COMMIT")
+    changed = (await waiting).json()
+
+    assert changed["updated_at"] < seen["updated_at"]  # though it was committed later
+    overlap = datetime.fromisoformat(seen["updated_at"]) - timedelta(seconds=10)
+    assert await found(client, updated_after=overlap.isoformat(), sort="updated_at") == [
+        first,
+        second,
+    ]
+
+
+async def test_the_time_of_a_change_never_goes_back(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    await store_names(app, "A")
+    (item,) = await found(client)
+    await execute(app, "UPDATE items SET updated_at = now() + interval '1 hour'")  # another clock
+    ahead = (await client.get(f"/items/{item}")).json()["updated_at"]
+
+    assert (await client.patch(f"/items/{item}", json={"price": 1})).json()["updated_at"] == ahead
+    await client.delete(f"/items/{item}")
+    assert (await client.get(f"/items/{item}")).json()["updated_at"] == ahead
 
 
 BAD_PRICES = ["", "1e3", "NaN", "Infinity", "-1", "+1", "%2B1", "-0.01", "0.001", "29.999"]

@@ -1,5 +1,6 @@
 """Health over HTTP: the overview, liveness and readiness."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -9,12 +10,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from service.database.revision import load_revisions
+from service.database.revision import Found, check_ready, is_behind, load_revisions
+from service.errors import Unavailable
 from service.main import create_app
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import execute, serving
 from tests.support.problems import check_problem
+from tests.support.processes import connection
 
 HEAD = load_revisions().head
 
@@ -61,13 +64,56 @@ async def test_a_service_is_ready_once_the_schema_is_not_older_than_the_code(
             ("never migrated", "SELECT 1", 503),
             ("at base", "CREATE TABLE alembic_version (version_num varchar(32))", 503),
             ("at head", f"INSERT INTO alembic_version VALUES ('{HEAD}')", 200),
-            ("newer, unknown to the code", "UPDATE alembic_version SET version_num = 'f00d'", 200),
+            ("another application's", "UPDATE alembic_version SET version_num = 'f00d'", 503),
         ]:
             await execute(app, statement)
 
             assert (await client.get("/health/ready")).status_code == status, state
             assert (await client.get("/health/live")).status_code == 200, state
             assert (await client.get("/health")).status_code == 200, state
+
+
+async def test_a_newer_schema_is_ready(settings: Settings, own_database_url: str) -> None:
+    settings.database_url = SecretStr(own_database_url)
+    app = create_app(settings)
+    async with serving(app) as client:
+        await execute(app, "UPDATE alembic_version SET version_num = 'f00d'")
+        assert (await client.get("/health/ready")).status_code == 200
+
+        await execute(app, "ALTER TABLE items DROP description")
+        check_problem(await client.get("/health/ready"), 503, "unavailable")
+        assert (await client.get("/items/1")).status_code == 503
+
+
+async def test_a_database_that_refuses_writes_is_not_ready(
+    settings: Settings, own_database_url: str
+) -> None:
+    settings.database_url = SecretStr(own_database_url)
+    name = settings.engine_url.database
+    async with connection(own_database_url) as admin:
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with serving(create_app(settings)) as client:
+        check_problem(await client.get("/health/ready"), 503, "unavailable")
+        assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("found", "detail"),
+    [
+        (Found(HEAD), ""),
+        (Found("f00d"), ""),
+        (Found(None), "schema is older"),
+        (Found("4d1f0c6a9b27"), "schema is older"),
+        (Found("f00d", is_ours=False), "unknown revision f00d"),
+        (Found(HEAD, is_read_only=True), "read-only"),
+    ],
+    ids=str,
+)
+def test_readiness_has_a_reason(found: Found, detail: str) -> None:
+    revisions = load_revisions()
+    assert is_behind(found, revisions) == bool(detail)
+    with pytest.raises(Unavailable, match=detail) if detail else nullcontext():
+        check_ready(found, revisions)
 
 
 async def test_a_schema_older_than_the_code_is_not_ready(

@@ -6,6 +6,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -13,6 +14,9 @@ from service import __version__
 from service.database.engine import transactional
 from service.main import create_app
 from service.observability import metrics
+from service.observability.metrics import METHODS, OTHER_METHODS
+from service.observability.stderr import stderr
+from service.routers import system
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import listening, serving, tolerate_locks, web_client
@@ -114,7 +118,7 @@ async def test_gauges_show_what_is_under_way(
 
 async def test_clients_cannot_add_labels(app: FastAPI) -> None:
     # So that nobody can fill the memory with them.
-    last = {"method": "PURGE", "route": "/items/{item_id}", "status": "405"}
+    last = {"method": "other", "route": "/items/{item_id}", "status": "405"}
     async with listening(app) as server, web_client(server) as client:
         before = await scrape(client)
         for n in range(5):
@@ -122,12 +126,46 @@ async def test_clients_cannot_add_labels(app: FastAPI) -> None:
             assert (await client.get(f"/items/made-up-{n}")).status_code == 422
             assert (await client.get(f"/items?made-up-{n}=1")).status_code == 422
             assert (await client.request(f"MADE{n}", "/items")).status_code == 400
-            assert (await client.request("PURGE", f"/items/{n}")).status_code == 405
+            method = ("PURGE", "PROPFIND", "MKCOL", "COPY", "LOCK")[n]  # known to the parser
+            assert (await client.request(method, f"/items/{n}")).status_code == 405
         after = await scrape_until(client, lambda after: grown(before, after, COUNT, **last) == 5)
 
     labels = {label for _, labels in after.keys() - before.keys() for label in labels}
     assert not [label for _, label in labels if "made" in label.lower()]
     assert {label for name, label in labels if name == "route"} <= ROUTES
+    assert {label for name, label in labels if name == "method"} <= {*METHODS, OTHER_METHODS}
+
+
+async def test_scrapes_share_one_answer_for_a_second(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, made = 1000.0, 0
+
+    def count(registry: Any) -> bytes:
+        nonlocal made
+        made += 1
+        return generate_latest(registry)
+
+    monkeypatch.setattr(metrics, "SCRAPE_INTERVAL", 1.0)
+    monkeypatch.setattr(metrics, "exposition", metrics.Exposition())
+    monkeypatch.setattr(system, "exposition", metrics.exposition)
+    monkeypatch.setattr(metrics, "monotonic", lambda: now)
+    monkeypatch.setattr(metrics, "generate_latest", count)
+    answers = await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
+    assert (made, len({answer.content for answer in answers})) == (1, 1)
+
+    now += 1.0
+    assert (await client.get("/metrics")).status_code == 200
+    assert made == 2
+
+
+async def test_dropped_lines_of_the_log_are_counted(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await scrape(client)
+    monkeypatch.setattr(stderr, "_dropped", 3)
+
+    await scrape_until(client, lambda after: grown(before, after, "log_lines_dropped_total") == 3)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from service.observability import traces
+from service.observability.logs import configure_logging
 from service.settings import Settings
 from tests.support.commands import run
-from tests.support.logs import logged_client
+from tests.support.logs import logged_client, reading_log
 
 pytest.importorskip("opentelemetry.sdk", reason="LEFT OUT: telemetry, as the extra `otel` is not")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="LEFT OUT: as above")
@@ -48,6 +50,7 @@ PROGRAM = """
 import asyncio, json, sys
 import httpx2
 from service.observability import traces
+from service.observability.logs import configure_logging
 from service.main import create_app
 
 traces.SHUTDOWN_TIMEOUT = 60  # for a busy machine
@@ -247,6 +250,35 @@ def test_the_standard_variables_switch_it(
 
     assert traces.is_on() is is_on
     assert set(traces.options().values()) == {is_on, False}
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_valid"),
+    [
+        (f"authorization=Bearer%20{SECRET},x-tenant=a", True),
+        (f"authorization=Bearer {SECRET}", True),
+        (f"Authorization: Bearer {SECRET}", False),
+        (SECRET, False),
+        (f"x-tenant=a,={SECRET}", False),
+        (f"authorization=Bearer%0A{SECRET}", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["HEADERS", "TRACES_HEADERS", "METRICS_HEADERS"])
+async def test_malformed_headers_are_not_logged(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, name: str, headers: str, is_valid: bool
+) -> None:
+    monkeypatch.setenv(ENDPOINT, COLLECTOR)
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", headers)
+    with reading_log() as log:
+        configure_logging(settings)
+        for signal in ("TRACES", "METRICS"):
+            with nullcontext() if is_valid else suppress(ValueError):
+                traces._check_headers(signal)
+        if not is_valid:
+            assert traces.start() == []
+
+    assert SECRET not in log.text()
+    assert len(log.events("telemetry_off")) == (not is_valid)
 
 
 @pytest.mark.parametrize(("protocol", "reports"), [("", 0), ("grpc", 1)])

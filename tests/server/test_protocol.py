@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from service.server import protocol
@@ -206,3 +207,24 @@ async def test_a_fault_of_the_next_request_does_not_spoil_a_response(
     assert (await connection.receive()).body == b"/wait"
     rest = await connection.rest()
     assert rest == b"" or rest.startswith(b"HTTP/1.1 4")
+
+
+async def test_an_ipv4_client_of_an_ipv6_socket_has_its_ipv4_address(server: Server) -> None:
+    # The address of `FORWARDED_ALLOW_IPS` would not match the other spelling.
+    mapped = ("::ffff:127.0.0.1", 50_000)
+
+    class Transport(asyncio.Transport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return {"peername": mapped, "sockname": mapped}.get(name, default)
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    config = uvicorn.Config(server.application, log_config=None)
+    config.load()
+    served = ServiceProtocol(config, server.state, app_state={})
+    served.connection_made(Transport())
+    assert served.client == ("127.0.0.1", 50_000)
+    served.connection_lost(ConnectionResetError())
+    assert served.timeout_keep_alive_task
+    served.timeout_keep_alive_task.cancel()

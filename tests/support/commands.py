@@ -4,13 +4,17 @@ import gc
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
-from warnings import catch_warnings
 
+from alembic import command as alembic_commands
+from alembic.config import Config
 from click.testing import CliRunner, Result
 
 from service.cli import main
+from service.database.revision import ALEMBIC_INI
 from service.observability.logs import configure_logging
 from service.settings import Settings, get_settings
 
@@ -46,13 +50,25 @@ def items(*arguments: str, env: dict[str, str] | None = None) -> Result:
     try:
         with patch.dict(os.environ, clean_environment() | (env or {}), clear=True):
             result = CliRunner().invoke(main, arguments, prog_name="items", catch_exceptions=False)
-        # A command that fails does not close its connections; the end of its process would.
+        # A connection that the command did not close would warn now, which is an error.
         result.exception = result.exc_info = None
-        with catch_warnings(action="ignore", category=ResourceWarning):
-            gc.collect()
+        gc.collect()
         return result
     finally:
         gc.unfreeze()
         get_settings.cache_clear()
         # A migration directed the log to the runner's stderr, which is closed now.
         configure_logging(Settings.model_construct())
+
+
+def alembic(url: str, name: str, *arguments: Any, ini: Path = ALEMBIC_INI, **options: Any) -> str:
+    """Run an Alembic command in this process; return what it prints."""
+    output = StringIO()
+    get_settings.cache_clear()
+    try:
+        with patch.dict(os.environ, clean_environment() | {"DATABASE_URL": url}, clear=True):
+            config = Config(ini, stdout=output, output_buffer=output)
+            getattr(alembic_commands, name)(config, *arguments, **options)
+    finally:
+        get_settings.cache_clear()
+    return output.getvalue()

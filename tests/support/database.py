@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,15 +40,40 @@ def docker_answers() -> bool:
 @contextmanager
 def server() -> Iterator[tuple[str, str]]:
     """Run or find a server; yield its description and the URL of a database on it."""
-    if url := os.environ.get("TEST_DATABASE_URL"):
-        yield "the server of TEST_DATABASE_URL", url
-    elif docker_answers():
-        container = PostgresContainer(IMAGE, driver=None).with_command(["postgres", *UNSAFE])
-        with container:
-            yield f"{IMAGE} in a container", container.get_connection_url()
-    else:
-        with tempfile.TemporaryDirectory() as folder, embedded_postgres(Path(folder, "pg")) as url:
-            yield "the embedded PostgreSQL, as Docker does not answer", url
+    with ExitStack() as stack:
+        if url := os.environ.get("TEST_DATABASE_URL"):
+            yield "the server of TEST_DATABASE_URL", url
+            return
+        why = "Docker does not answer"
+        if docker_answers():
+            try:
+                url = stack.enter_context(_container()).get_connection_url()
+                yield f"{IMAGE} in a container", url
+                return
+            except ContainerFailed as exc:
+                why = str(exc)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "pg")
+        yield f"the embedded PostgreSQL, as {why}", stack.enter_context(embedded_postgres(folder))
+
+
+class ContainerFailed(Exception):
+    """Docker answers and cannot run the image, such as without access to a registry."""
+
+
+@contextmanager
+def _container() -> Iterator[PostgresContainer]:
+    container = PostgresContainer(IMAGE, driver=None).with_command(["postgres", *UNSAFE])
+    try:
+        container.start()
+    except Exception as exc:
+        with suppress(Exception):
+            container.stop()
+        reason = str(exc).partition("\n")[0]
+        raise ContainerFailed(f"Docker cannot run {IMAGE}: {reason}") from exc
+    try:
+        yield container
+    finally:
+        container.stop()
 
 
 @contextmanager

@@ -72,9 +72,14 @@ def ids_of(listed: Iterable[Any]) -> list[int]:
 def in_order(listed: Iterable[Any], sort: str) -> list[Any]:
     """Sort items as the service must: by code point, NULL last, ties by id; a minus reverses."""
     key = sort.removeprefix("-")
+
+    def value(item: Any) -> Any:
+        # A time without a fraction is shorter, so times are not compared as text.
+        return datetime.fromisoformat(item[key]) if key.endswith("_at") else item[key]
+
     return sorted(
         listed,
-        key=lambda item: (item[key] is None, item[key] or 0, item["id"]),
+        key=lambda item: (item[key] is None, value(item) or 0, item["id"]),
         reverse=sort.startswith("-"),
     )
 

@@ -20,6 +20,7 @@ class Log:
 
     def __init__(self) -> None:
         self.written = io.BytesIO()
+        self.stderr = io.TextIOWrapper(self.written, write_through=True)
 
     def text(self) -> str:
         """Return the whole text."""
@@ -49,12 +50,11 @@ class Log:
 def reading_log() -> Iterator[Log]:
     """Collect what is written to stderr, also by applications that are created meanwhile."""
     log = Log()
-    stderr = io.TextIOWrapper(log.written, write_through=True)
     client = logging.getLogger(httpx.__name__)  # of the tests, which logs each URL
     level = client.level
     client.setLevel(logging.WARNING)
     try:
-        with redirect_stderr(stderr):
+        with redirect_stderr(log.stderr):
             yield log
     finally:
         client.setLevel(level)

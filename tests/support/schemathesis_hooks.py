@@ -32,21 +32,24 @@ def before_call(
     page, per_page = int(case.query.get("page", 1)), int(case.query.get("per_page", 20))
     if page * per_page > MAX_DEPTH:
         case.query["page"] = MAX_DEPTH // per_page
-    round_prices(case.query)
-    round_prices(case.body)
-    # A plain DELETE only deactivates an item, so the item is still there.
-    if case.method == "DELETE" and case.meta.phase.name == "stateful":
+    case.query = rounded(case.query)
+    case.body = rounded(case.body)
+    # A plain DELETE may only deactivate a row, so the row is still there.
+    may_stay = "permanent" in case.operation.query
+    if may_stay and case.method == "DELETE" and case.meta.phase.name == "stateful":
         case.query["permanent"] = True
 
 
-def round_prices(content: Any) -> None:
-    """Round prices to cents: the document declares no step of 0.01, as doubles are inexact."""
+def rounded(content: Any) -> Any:
+    """Round numbers to cents: only prices have decimals, and the document declares no step of 0.01,
+    as doubles are inexact."""
+    if isinstance(content, float):
+        return round(content, 2) + 0.0  # turns -0.0 into 0.0
+    if isinstance(content, list):
+        return [rounded(part) for part in content]
     if isinstance(content, dict):
-        for name in ("price", "price_min", "price_max"):
-            if isinstance(content.get(name), float):
-                content[name] = round(content[name], 2) + 0.0  # turns -0.0 into 0.0
-        for item in content.get("items") or []:
-            round_prices(item)
+        return {name: rounded(part) for name, part in content.items()}
+    return content
 
 
 @schemathesis.hook
@@ -65,8 +68,9 @@ def filter_failure(
 
 
 def has_outer_spaces(content: Any) -> bool:
-    """Return whether a name or description begins or ends with a space."""
-    if not isinstance(content, dict):
-        return False
-    texts = [content.get("name"), content.get("description")]
-    return any(isinstance(text, str) and text != text.strip() for text in texts)
+    """Return whether a text begins or ends with a space."""
+    if isinstance(content, str):
+        return content != content.strip()
+    if isinstance(content, list):
+        return any(has_outer_spaces(part) for part in content)
+    return isinstance(content, dict) and any(has_outer_spaces(part) for part in content.values())

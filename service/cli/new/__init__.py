@@ -1,0 +1,1 @@
+"""The command `items new`: the files of a new resource, from templates."""
