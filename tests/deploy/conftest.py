@@ -32,13 +32,12 @@ def stack_secrets(tmp_path_factory: pytest.TempPathFactory) -> Secrets:
 
 @pytest.fixture(scope="session")
 def stack(stack_secrets: Secrets) -> Iterator[Project]:
-    """The stack as the README starts it, on a network that no other project uses."""
-    with new_project(
-        *("docker/compose.production.yml", "docker/compose.proxy.yml"),
-        SECRETS=str(stack_secrets.folder),
-        PROXY_NETWORK=f"10.89.{secrets.randbelow(254) + 1}",
-    ) as project:
+    """The stack in production: a first try, with its volume, to which each overlay is added."""
+    with new_project(SECRETS=str(stack_secrets.folder)) as project:
         project.up("--build")
+        for overlay in ("docker/compose.production.yml", "docker/compose.proxy.yml"):
+            project = project.with_files(overlay)
+            project.up("--build")
         yield project
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -18,6 +19,16 @@ def project() -> Iterator[Project]:
     with new_project() as project:
         project.up("--build")
         yield project
+
+
+def configuration(*overlays: str, **environment: str) -> dict[str, Any]:
+    """Return the configuration that Compose reads from its files."""
+    files = ("docker-compose.yml", *overlays)
+    project = Project("items-test", "http://127.0.0.1:8000", files, {})
+    config: dict[str, Any] = json.loads(
+        project.compose("config", "--format", "json", **environment)
+    )
+    return config
 
 
 @pytest.fixture
@@ -60,10 +71,31 @@ def test_every_line_of_the_log_is_json(project: Project, client: httpx.Client) -
 def test_every_setting_reaches_the_service() -> None:
     fixed = {"DATABASE_URL", "REDIS_URL", "HOST", "PORT"}  # the container's own
     given = {name.upper(): "given" for name in Settings.model_fields if name.upper() not in fixed}
-    project = Project("items-test", "http://127.0.0.1:8000", ("docker-compose.yml",), {})
-    config = json.loads(project.compose("config", "--format", "json", **given))
+    config = configuration(**given)
 
     assert given.items() <= config["services"]["api"]["environment"].items()
+
+
+def test_only_this_machine_reaches_it_by_default() -> None:
+    for overlays in ((), ("docker/compose.proxy.yml",)):
+        services = configuration(*overlays, HOST="", PORT="")["services"].values()
+        ports = [port for service in services for port in service.get("ports", ())]
+        assert [(port["host_ip"], port["published"]) for port in ports] == [("127.0.0.1", "8000")]
+
+
+def test_every_container_is_hardened() -> None:
+    for service in configuration("docker/compose.proxy.yml")["services"].values():
+        assert service["read_only"]
+        assert (service["cap_drop"], service["security_opt"]) == (
+            ["ALL"],
+            ["no-new-privileges:true"],
+        )
+
+
+def test_the_version_is_the_tag_of_the_image() -> None:
+    services = configuration(VERSION="1.4.0")["services"]
+    assert services["api"]["image"] == services["migrate"]["image"] == "items-test-api:1.4.0"
+    assert services["migrate"]["build"]["args"] == {"VERSION": "1.4.0"}
 
 
 def test_the_image_holds_the_compiled_service_and_no_tools(project: Project) -> None:

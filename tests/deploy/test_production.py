@@ -12,7 +12,7 @@ from tests.support.samples import LAMP
 
 pytestmark = [pytest.mark.docker, pytest.mark.faults]
 
-ROLES = "/docker-entrypoint-initdb.d/roles.sql"
+ROLES = "/sql/roles.sql"
 REFUSED = ("permission denied", "must be owner", "no privileges were granted")
 FORBIDDEN = (
     "CREATE TABLE new (id int)",
@@ -111,10 +111,10 @@ def test_only_the_proxy_is_published_and_only_the_api_reaches_the_database(stack
     }
 
     assert published == {"proxy"}
-    assert networks["db"] == {"default"}
-    assert networks["api"] == {"default", "front"}
-    assert networks["proxy"] == {"front", "outer"}
-    for name, internal in {"default": True, "front": True, "outer": False}.items():
+    assert networks["db"] == networks["redis"] == {"default"}
+    assert networks["api"] == {"default", "proxied"}
+    assert networks["proxy"] == {"front", "proxied"}
+    for name, internal in {"default": True, "proxied": True, "front": False}.items():
         (network,) = json.loads(docker("network", "inspect", f"{stack.name}_{name}"))
         assert network["Internal"] is internal
 
@@ -137,16 +137,28 @@ def test_no_secret_appears_in_images_containers_logs_or_processes(
             assert not any(form in text for text in seen)
 
 
-def test_roles_sql_replaces_the_demo_password_of_an_existing_volume(stack: Project) -> None:
+def test_each_start_sets_the_passwords_of_an_existing_volume(stack: Project) -> None:
     stack.sql("ALTER ROLE items PASSWORD 'demo-password'")
-    stack.compose("exec", "-T", "db", "psql", "--username=items", f"--file={ROLES}")
+    stack.compose("run", "--rm", "migrate")  # first runs `roles`, on which it depends
 
     ran = try_docker(
         *("exec", "--env=PGPASSWORD=demo-password", stack.container("db"), "psql", "--host=db"),
         *("--username=items", "--command=SELECT 1"),
     )
     assert "password authentication failed" in ran.stderr
-    stack.compose("run", "--rm", "--no-deps", "migrate")
+
+
+def test_no_superuser_can_connect_over_the_network(stack: Project) -> None:
+    superusers = "SELECT rolname, rolpassword FROM pg_authid WHERE rolsuper"
+    assert stack.sql(superusers, user="postgres") == "postgres|"
+
+
+@pytest.mark.parametrize("database", ["postgres", "template1"])
+def test_the_service_role_connects_to_its_database_alone(
+    stack: Project, stack_secrets: Secrets, database: str
+) -> None:
+    said = psql_as_service(stack, stack_secrets, "SELECT 1", database=database)
+    assert "permission denied for database" in said[0]
 
 
 def test_the_service_role_reads_and_writes_rows_and_nothing_else(
@@ -175,12 +187,12 @@ def test_the_migrator_owns_the_schema(stack: Project) -> None:
 def test_roles_sql_can_run_again_on_an_existing_database(
     stack: Project, stack_secrets: Secrets
 ) -> None:
-    as_migrator = ("exec", "-T", "db", "psql", "--username=items", "--dbname=older")
-    stack.sql("CREATE DATABASE older")
+    as_owner = ("run", "--rm", "--no-deps", "roles", "psql", "--username=items", "--dbname=older")
+    stack.sql("CREATE DATABASE older OWNER items", user="postgres")
     try:
-        stack.compose(*as_migrator, "--command=CREATE TABLE early (id serial)")
-        stack.compose(*as_migrator, f"--file={ROLES}", f"--file={ROLES}")
-        stack.compose(*as_migrator, "--command=CREATE TABLE late (id serial)")
+        stack.compose(*as_owner, "--command=CREATE TABLE early (id serial)")
+        stack.compose(*as_owner, f"--file={ROLES}", f"--file={ROLES}")
+        stack.compose(*as_owner, "--command=CREATE TABLE late (id serial)")
 
         inserts = [f"INSERT INTO {table} DEFAULT VALUES" for table in ("early", "late")]
         drops = ["DROP TABLE early", "DROP TABLE late", "CREATE TABLE new (id int)"]
@@ -188,7 +200,7 @@ def test_roles_sql_can_run_again_on_an_existing_database(
         assert said[:2] == ["INSERT 0 1"] * 2
         assert len([line for line in said[2:] if any(words in line for words in REFUSED)]) == 3
     finally:
-        stack.sql("DROP DATABASE older")
+        stack.sql("DROP DATABASE older", user="postgres")
 
 
 def test_the_service_does_not_start_without_keys(stack: Project, tmp_path: Path) -> None:

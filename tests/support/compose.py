@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
@@ -36,11 +37,24 @@ class Project:
 
         Its settings are the project's and those of `environment`, and no others.
         """
-        options = ["--project-name", self.name, "--env-file", os.devnull]
-        files = [f"--file={name}" for name in self.files]
-        address = self.url.partition("://")[2]
-        settings = {"PORT": address} | self.environment | environment
-        return docker("compose", *options, *files, *arguments, **settings)
+        return docker("compose", *arguments, **self.settings(**environment))
+
+    def settings(self, **environment: str) -> dict[str, str]:
+        """Return what `docker compose` needs in its environment."""
+        address = urlsplit(self.url)
+        return {
+            "COMPOSE_PROJECT_NAME": self.name,
+            "COMPOSE_FILE": ":".join(self.files),
+            "COMPOSE_ENV_FILES": os.devnull,
+            "HOST": str(address.hostname),
+            "PORT": str(address.port),
+            **self.environment,
+            **environment,
+        }
+
+    def replace_replicas(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run docker/replace-replicas.sh, which may fail."""
+        return run("docker/replace-replicas.sh", **self.settings(**environment))
 
     def up(self, *options: str, **environment: str) -> None:
         """Start the project or apply `environment` to it; return when it is ready."""
@@ -57,10 +71,10 @@ class Project:
         """Run Python `code` in the api's container; return its output."""
         return self.compose("exec", "-T", "api", "python", "-c", code).strip()
 
-    def sql(self, statement: str) -> str:
-        """Run `statement` as the owner of the database; return the rows as text."""
-        psql = ("psql", "--username=items", "--tuples-only", "--no-align", "--command", statement)
-        return self.compose("exec", "-T", "db", *psql).strip()
+    def sql(self, statement: str, user: str = "items") -> str:
+        """Run `statement` as the owner of the database, or as `user`; return the rows as text."""
+        psql = ("psql", "--dbname=items", "--tuples-only", "--no-align", "--command", statement)
+        return self.compose("exec", "-T", "db", *psql, f"--username={user}").strip()
 
     def containers(self, *services: str) -> list[str]:
         """Return the containers of these services; of all services if none is named."""
@@ -104,7 +118,8 @@ def new_project(*files: str, **environment: str) -> Iterator[Project]:
         yield project
     finally:
         project.compose("down", "--volumes", "--remove-orphans")
-        docker("image", "rm", f"{project.name}-api")
+        for image in docker("image", "ls", "--quiet", f"{project.name}-*").split():
+            docker("image", "rm", "--force", image)
 
 
 def docker(*arguments: str, **environment: str) -> str:
@@ -116,9 +131,14 @@ def docker(*arguments: str, **environment: str) -> str:
 
 def try_docker(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `docker`, which may fail."""
+    return run("docker", *arguments, **environment)
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's folder, with `environment` and nothing else of Compose."""
     clean = {k: v for k, v in clean_environment().items() if not k.startswith(("COMPOSE", "POST"))}
     return subprocess.run(
-        ["docker", *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True
     )
 
 
