@@ -1,9 +1,9 @@
 -- Creates the service's role, which may read and write rows, and nothing else. Run it as the role
 -- that migrates: the service may also use the tables that this role creates later.
 --
--- With docker/compose.production.yml, it runs by itself when the volume is created. On an existing
--- database, run it by hand, once, and again after a change of a password:
---   docker compose … exec db psql --username items --file /docker-entrypoint-initdb.d/roles.sql
+-- With docker/compose.production.yml, the service `roles` runs it at each start. Elsewhere run it by
+-- hand, once, and again after a change of a password:
+--   docker compose … up roles
 --   SERVICE_PASSWORD_FILE=service_password psql postgresql://items@host/items --file docker/roles.sql
 
 \set ON_ERROR_STOP on

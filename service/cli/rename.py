@@ -1,12 +1,11 @@
 """The command that gives the project another name than that of its first resource."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import click
 
-from service.cli.new.files import check_git
+from service.cli.new.files import check_git, run
 from service.database.revision import ROOT
 
 NAME = re.compile(r"[a-z][a-z0-9]{1,19}")
@@ -66,13 +65,7 @@ def rename(name: str) -> None:
 
 def _files() -> list[Path]:
     """Return the files of the repository but the lock, which `uv pip compile` writes."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    listed = run("git", "ls-files", "-z").stdout
     return [ROOT / name for name in listed.split("\0") if name and Path(__file__) != ROOT / name]
 
 

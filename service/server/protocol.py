@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with one write per response, bounded request heads and a graceful end.
 
 Head and body of a response leave in one system call, which serves 16% more reads by id. Slow and
-odd clients beyond these bounds are left to the proxy in front (docker/nginx.conf).
+odd clients beyond these bounds are left to the proxy in front (docker/haproxy.cfg).
 """
 
 import asyncio

@@ -19,7 +19,7 @@ def check_git() -> None:
     Raises:
         ValueError: there is no repository, or it has changes that are not committed.
     """
-    status = _run("git", "status", "--porcelain")
+    status = run("git", "status", "--porcelain")
     if status.returncode != 0:
         raise ValueError("this is no git repository; run `git init`, and commit all files")
     if status.stdout:
@@ -61,7 +61,7 @@ def tidy(files: list[str]) -> None:
     if (ruff := _program("ruff")) is None:
         return
     for arguments in (("check", "--quiet", "--fix", f"--select={FIXED}"), ("format", "--quiet")):
-        done = _run(ruff, *arguments, *files)
+        done = run(ruff, *arguments, *files)
         if done.returncode != 0:
             raise ValueError(f"ruff failed: {_last_line(done)}")
 
@@ -73,7 +73,7 @@ def print_openapi() -> str:
         ValueError: the service does not start.
     """
     # In a process of its own, as this one has imported the files of before.
-    done = _run(sys.executable, "-c", "from service.cli import main; main()", "openapi")
+    done = run(sys.executable, "-c", "from service.cli import main; main()", "openapi")
     if done.returncode != 0:
         raise ValueError(f"the service does not start with the new files: {_last_line(done)}")
     return done.stdout
@@ -88,5 +88,5 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return ((done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"])[-1]
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # nosec B603
