@@ -27,7 +27,7 @@ SECURITY_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the response
+CLIENT_CLOSED_REQUEST = 499  # a common status for a client that disconnected before the response
 
 
 class RequestMiddleware:
