@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
@@ -49,9 +50,11 @@ class Exports:
             raise Unavailable("The maximum number of exports is in progress; try again shortly")
         self._free -= 1
         try:
-            async for batch in self._batches(rows):
-                yield head + write(batch)
-                head = b""
+            # Closed with this generator, and its connection with it.
+            async with aclosing(self._batches(rows)) as batches:
+                async for batch in batches:
+                    yield head + write(batch)
+                    head = b""
             if head:  # no row matched
                 yield head
         finally:

@@ -78,7 +78,7 @@ async def test_get_db_commits_before_the_response(app: FastAPI, client: httpx.As
     app.add_api_route("/store", store, methods=["POST"])
 
     assert (await client.post("/store?name=kept")).status_code == 200
-    assert (await client.post("/store?name=lost&fails_at_commit=true")).status_code == 422
+    assert (await client.post("/store?name=lost&fails_at_commit=true")).status_code == 409
     assert await names(client) == ["kept"]
 
 

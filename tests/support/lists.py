@@ -75,7 +75,9 @@ def in_order(listed: Iterable[Any], sort: str) -> list[Any]:
 
     def value(item: Any) -> Any:
         # A time without a fraction is shorter, so times are not compared as text.
-        return datetime.fromisoformat(item[key]) if key.endswith("_at") else item[key]
+        found = item[key]
+        is_text = isinstance(found, str) and key.endswith("_at")
+        return datetime.fromisoformat(found) if is_text else found
 
     return sorted(
         listed,
