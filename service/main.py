@@ -116,6 +116,21 @@ def add_middleware(app: FastAPI, settings: Settings, statistics: RequestStatisti
         )
 
 
+def _begin_with_own_middleware(app: FastAPI) -> None:
+    """Leave out FastAPI's layers around our own, which take 4% of the time of a read by id.
+
+    They handle errors that RequestMiddleware has handled, and a `max_body_size` that is not set.
+    With another middleware outermost, they stay.
+    """
+    own = (RequestMiddleware, CORSMiddleware)
+    if app.user_middleware[0].cls not in own or app.max_body_size is not None or app.debug:
+        return
+    layer: Any = app.build_middleware_stack()
+    while not isinstance(layer, own):
+        layer = layer.app
+    app.middleware_stack = layer
+
+
 @asynccontextmanager
 async def lifespan(
     app: FastAPI, settings: Settings, statistics: RequestStatistics | None
@@ -125,6 +140,8 @@ async def lifespan(
     It starts without a database, too; readiness then fails.
     """
     check_routes(app, has_keys=bool(settings.api_keys))
+    if not traces.is_on():
+        _begin_with_own_middleware(app)
     exporting = traces.start()
     engine = create_engine(settings)
     app.state.service = State(

@@ -29,7 +29,7 @@ class ServiceProtocol(HttpToolsProtocol):
     head_bytes = 0  # received of an incomplete head
     head_timer: asyncio.TimerHandle | None = None
     is_draining = False
-    unsent = 0  # bytes of a response, when the keep-alive timeout began
+    unread: Any = None  # a response, and its unsent bytes when a keep-alive timeout ended
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start a connection; like any idle one, it closes if nothing arrives."""
@@ -69,7 +69,8 @@ class ServiceProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise OverflowError
         super().on_headers_complete()
-        self.scope["state"] |= {"transport": self.transport, "flow": self.flow}
+        state = self.scope["state"]
+        state["transport"], state["flow"] = self.transport, self.flow
         if self.is_draining and self.cycle:
             self.cycle.keep_alive = False
         if self.scope["http_version"] == "1.0" and self.cycle:
@@ -82,11 +83,12 @@ class ServiceProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; while its client reads the response, wait on."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self.unsent:
-            self._arm_keep_alive()
-            return
-        if unsent:
+        if unsent := self.transport.get_write_buffer_size():
+            is_first = self.unread is None or self.unread[0] is not self.cycle
+            if is_first or unsent < self.unread[1]:
+                self.unread = self.cycle, unsent
+                self._arm_keep_alive()
+                return
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
@@ -99,13 +101,7 @@ class ServiceProtocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
-    def on_response_complete(self) -> None:
-        """Start the next request, or the keep-alive timeout."""
-        super().on_response_complete()
-        self.unsent = self.transport.get_write_buffer_size()
-
     def _arm_keep_alive(self) -> None:
-        self.unsent = self.transport.get_write_buffer_size()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
