@@ -123,7 +123,8 @@ def _begin_with_own_middleware(app: FastAPI) -> None:
     With another middleware outermost, they stay.
     """
     own = (RequestMiddleware, CORSMiddleware)
-    if app.user_middleware[0].cls not in own or app.max_body_size is not None or app.debug:
+    outermost: Any = app.user_middleware[0].cls
+    if outermost not in own or app.max_body_size is not None or app.debug:
         return
     layer: Any = app.build_middleware_stack()
     while not isinstance(layer, own):

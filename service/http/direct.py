@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from fastapi import Response, params
+from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, serialize_response
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from service.http.body import StrictRequest
 
@@ -31,14 +32,20 @@ NOT_PLAIN = (
 
 @dataclass(slots=True)
 class _Step:
-    """A function to call, the name of its result, and the names of its arguments."""
+    """A function to call.
+
+    Attributes:
+        request_as: names of the arguments that are the request.
+        results_as: numbers of the steps whose results are arguments, by their names.
+        takes_request: whether the request is its only argument, by position.
+    """
 
     call: Callable[..., Any]
-    result: str
     request_as: list[str]
-    results_as: dict[str, str]
+    results_as: dict[str, int]
+    takes_request: bool = False
 
-    def arguments(self, request: StrictRequest, results: dict[str, Any]) -> dict[str, Any]:
+    def arguments(self, request: StrictRequest, results: list[Any]) -> dict[str, Any]:
         """Return the arguments, of which `results` has those of earlier steps."""
         arguments: dict[str, Any] = {}
         for name in self.request_as:
@@ -57,25 +64,29 @@ def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | No
     dependant: Any = route.dependant
     endpoint = route.endpoint
     steps: list[_Step] = []
-    names: dict[str, str] = {}  # of the step for each argument
+    numbers: dict[str, int] = {}  # of the step for each argument
     if not (
         _returns_response(endpoint)
         and route.max_body_size is None
         and not route.form_limits
         and _is_plain(dependant)
-        and _compile_dependencies(dependant, checked, steps, names)
+        and _compile_dependencies(dependant, checked, steps, numbers)
         and _takes_plain_query(dependant.query_params)
         and _takes_plain_body(route)
     ):
         return None
-    operation = _Step(endpoint, "", _request_names(dependant), names)
+    operation = _Step(endpoint, _request_names(dependant), numbers)
     path, query, bodies = dependant.path_params, dependant.query_params, dependant.body_params
 
     async def read_and_call(request: StrictRequest) -> Response:
         content = await request.json() if bodies else None
-        results: dict[str, Any] = {}
+        results: list[Any] = []  # of the steps
         for step in steps:
-            results[step.result] = await step.call(**step.arguments(request, results))
+            results.append(
+                await step.call(request)
+                if step.takes_request
+                else await step.call(**step.arguments(request, results))
+            )
         arguments = operation.arguments(request, results)
         errors: list[Any] = []
         for parameter in path:
@@ -134,14 +145,14 @@ def _request_names(dependant: Any) -> list[str]:
 
 
 def _compile_dependencies(
-    dependant: Any, checked: Collection[Any], steps: list[_Step], names: dict[str, str]
+    dependant: Any, checked: Collection[Any], steps: list[_Step], numbers: dict[str, int]
 ) -> bool:
     """Append a step for each dependency, in FastAPI's order; return False if one is not plain.
 
     Each function is called once a request, like FastAPI's.
 
     Args:
-        names: receives the name of the step for each of the dependant's arguments.
+        numbers: receives the number of the step for each of the dependant's arguments.
     """
     for dependency in dependant.dependencies:
         call = dependency.call
@@ -158,14 +169,23 @@ def _compile_dependencies(
                 and not dependency.own_oauth_scopes
             ):
                 return False
-            inner: dict[str, str] = {}
+            inner: dict[str, int] = {}
             if not _compile_dependencies(dependency, checked, steps, inner):
                 return False
-            known = _Step(call, str(len(steps)), _request_names(dependency), inner)
+            known = _Step(call, _request_names(dependency), inner, _takes_request(call))
             steps.append(known)
         if dependency.name is not None:
-            names[dependency.name] = known.result
+            numbers[dependency.name] = steps.index(known)
     return True
+
+
+def _takes_request(call: Callable[..., Any]) -> bool:
+    parameters = list(inspect.signature(call).parameters.values())
+    return (
+        len(parameters) == 1
+        and parameters[0].annotation in (Request, HTTPConnection)
+        and parameters[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    )
 
 
 def _takes_plain_query(fields: list[Any]) -> bool:

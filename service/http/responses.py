@@ -1,6 +1,7 @@
 """Responses that orjson makes from dataclasses, without the validation of a response model."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -79,7 +80,14 @@ def created_response(request: Request, content: Stored) -> Response:
 def address(request: Request) -> str:
     """Return the request's path as its client sees it, with the prefix that a gateway removes."""
     root_path, path = request.scope.get("root_path", ""), request.scope["path"]
-    return quote(path if path.startswith(f"{root_path}/") else root_path + path)
+    if not root_path:
+        return _quoted(path)
+    return _quoted(path if path.startswith(f"{root_path}/") else root_path + path)
+
+
+@lru_cache(256)  # of a few paths most requests are made
+def _quoted(path: str) -> str:
+    return quote(path)
 
 
 def not_modified(content: Versioned) -> Response:
