@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-NOON = "2026-03-01T12:00:00+00:00"
+NOON = "2026-03-01T12:00:00Z"
 # Valid values of each kind, equal to those in responses: 7.0 is an integer, too.
 VALUES: dict[str, list[Any]] = {
     "title": ["Anna", "anna", "Bob", "Zoë", "Ärger", "100%", 'say "hi"', "x" * 255],
@@ -15,8 +15,8 @@ VALUES: dict[str, list[Any]] = {
     "price": [0, 0.01, 5, 29.99, 9999999999.99],
     "bool": [False, True],
     "time": [
-        *("0001-01-01T00:00:00.000001+00:00", "2026-03-01T11:59:59.999999+00:00", NOON),
-        *("2026-03-01T12:00:00.000001+00:00", "9999-12-31T23:59:59.999998+00:00"),
+        *("0001-01-01T00:00:00.000001Z", "2026-03-01T11:59:59.999999Z", NOON),
+        *("2026-03-01T12:00:00.000001Z", "9999-12-31T23:59:59.999998Z"),
     ],
 }
 # Values that no field of the kind takes.

@@ -78,7 +78,7 @@ BOOL = Kind(
 )
 TIME = Kind(
     *("time", "datetime", "datetime", "BodyTime", "sa.DateTime(timezone=True)"),
-    example="2026-11-22T09:30:00+00:00",
+    example="2026-11-22T09:30:00Z",
     read="datetime",
     check=("range", "{0} > '0001-01-01T00:00:00Z' AND {0} < '9999-12-31T23:59:59.999999Z'"),
     note="Python has no infinite time, and no year 10000.",
