@@ -50,7 +50,7 @@ CHANGES = (
     _change(
         "include_router",
         "included()",
-        "routes are given to `include_router`, not to `FastAPI(routes=...)`; FastAPI then builds"
+        "routes are given to `include_router`, not to `http.routing.include`; FastAPI then builds"
         " its own handlers, so this includes the cost of the next row",
     ),
     _change("called by FastAPI", "called_by_fastapi()", "no operation is called directly"),

@@ -14,7 +14,7 @@ THRESHOLDS = gc.get_threshold()
 
 
 class DefaultCollector(Worker):
-    """Leaves the garbage collector as Python has it."""
+    """Uses Python's defaults for the garbage collector."""
 
     def load_wsgi(self) -> None:
         """Load the application, and undo what the service's worker does then."""

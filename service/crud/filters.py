@@ -61,7 +61,7 @@ def contains(name: str, folded: ColumnElement[str]) -> Filter:
     """Return the filter for rows whose text contains a literal part, in either case.
 
     Args:
-        folded: the text in lower case, as the trigram index has it.
+        folded: the text in lower case: the expression of the trigram index.
     """
     value = bindparam(name, type_=Text())
     return Filter(value, folded.like(func.lower(value)), like_pattern)

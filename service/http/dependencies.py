@@ -1,6 +1,6 @@
 """What operations take from the application and from headers, as FastAPI's dependencies.
 
-Those that are `async def` functions of the request cost nothing: `http/direct.py` calls them.
+Those that are `async def` functions of the request cost little: `http/direct.py` calls them.
 """
 
 from collections.abc import AsyncIterator

@@ -193,7 +193,7 @@ def _takes_plain_query(fields: list[Any]) -> bool:
     if not fields:
         return True
     model = fields[0].field_info.annotation
-    return len(fields) == 1 and _is_model(model) and not _has_lists_or_aliases(model)
+    return len(fields) == 1 and is_model(model) and not _has_lists_or_aliases(model)
 
 
 def _takes_plain_body(route: APIRoute) -> bool:
@@ -204,10 +204,11 @@ def _takes_plain_body(route: APIRoute) -> bool:
     body = fields[0].field_info
     is_json = isinstance(body, params.Body) and not isinstance(body, params.Form)
     # FastAPI wraps several bodies, and embedded ones, in a field of its own.
-    return is_json and route.body_field is fields[0] and _is_model(body.annotation)
+    return is_json and route.body_field is fields[0] and is_model(body.annotation)
 
 
-def _is_model(annotation: Any) -> bool:
+def is_model(annotation: Any) -> bool:
+    """Return whether a parameter's type is a Pydantic model."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

@@ -37,7 +37,7 @@ class Answer(Response):
 
 
 class LargeAnswer(Answer):
-    """An answer that counts in the worker's memory until its client has it."""
+    """A response that counts in the memory budget until its client has received it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response.

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from fastapi import APIRouter, FastAPI, Request, Response, params
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
@@ -18,7 +17,7 @@ from service.access.limits import count, count_request, limiter
 from service.access.scopes import api_key, authorize, dependencies_of, required_scopes
 from service.errors import InvalidInput, UnsupportedMediaType
 from service.http.body import StrictRequest
-from service.http.direct import compile_operation
+from service.http.direct import compile_operation, is_model
 from service.http.problem import MESSAGES, printable
 from service.state import state_of
 
@@ -95,7 +94,7 @@ class StrictRoute(APIRoute):
         known, has_model = _query_of(self.dependant)
         body = self.body_field.field_info if self.body_field else None
         takes_json = body is not None and not isinstance(body, params.Form)
-        takes_object = _is_model(body.annotation) if body is not None else False
+        takes_object = is_model(body.annotation) if body is not None else False
         media_types = PATCH_TYPES if "PATCH" in (self.methods or ()) else None
 
         async def check_and_handle(request: Request) -> Response:
@@ -159,13 +158,9 @@ def _query_of(dependant: Any) -> tuple[set[str], bool]:
     names, has_model = set(), False
     for part in (*dependencies_of(dependant), dependant):
         for parameter in part.query_params:
-            has_model = has_model or _is_model(parameter.field_info.annotation)
+            has_model = has_model or is_model(parameter.field_info.annotation)
             names.add(parameter.alias)
     return names, has_model
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _refuse_unknown(request: Request, known: set[str]) -> None:

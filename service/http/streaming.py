@@ -19,7 +19,7 @@ from service.http.deadline import break_off
 
 Result = TypeVar("Result")
 
-PIECE = 16 * 1024  # bytes; small, so that a slow client is told from one that stalls
+PIECE = 16 * 1024  # bytes sent at once; `timeout` applies to each
 
 
 class Stream(Response):

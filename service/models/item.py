@@ -36,6 +36,6 @@ class Item(ResourceMixin, Base):
 # The table that crud builds its statements from.
 items = cast(Table, Item.__table__)
 
-# The text that `q` searches, as the trigram index has it. The collation "C" folds ASCII letters
-# only; the database's own collation folds the others.
+# The text that `q` searches: the expression of the trigram index. The collation "C" folds ASCII
+# letters only; the database's own collation folds the others.
 name_folded = func.lower(collate(items.c.name, "default"))

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.routing import Route
 
 from service.database.engine import transactional
-from service.http.middleware import RequestMiddleware
 from service.http.streaming import Stream
 from service.observability.metrics import DEADLINE_EXCEEDED
 from service.settings import Settings
@@ -26,6 +25,7 @@ from tests.support.apps import (
     asking,
     connections_in_use,
     listening,
+    set_deadline,
     status,
     store_big,
     tolerate_locks,
@@ -84,11 +84,8 @@ async def locked_table(app: FastAPI) -> AsyncIterator[None]:
 
 def lengthen_deadline(app: FastAPI) -> None:
     """Give requests that begin from now on as much time as a busy machine needs."""
-    layer: Any = app.middleware_stack or app.build_middleware_stack()
-    app.middleware_stack = layer
-    while not isinstance(layer, RequestMiddleware):
-        layer = layer.app
-    layer.timeout = state_of(app).settings.request_timeout = TIMEOUT
+    set_deadline(app, TIMEOUT)
+    state_of(app).settings.request_timeout = TIMEOUT
 
 
 def exceeded() -> float:

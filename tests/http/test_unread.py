@@ -17,6 +17,7 @@ from tests.support.apps import (
     execute,
     listening,
     no_complaints,
+    set_deadline,
     status,
     web_client,
 )
@@ -44,19 +45,11 @@ async def server(app: FastAPI) -> AsyncIterator[uvicorn.Server]:
         yield server
 
 
-def shorten_deadline(app: FastAPI, seconds: float) -> None:
-    layer = app.middleware_stack or app.build_middleware_stack()
-    app.middleware_stack = layer
-    while not hasattr(layer, "timeout"):
-        layer = layer.app  # type: ignore[attr-defined]
-    layer.timeout = seconds
-
-
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 async def test_a_client_that_does_not_read_a_page_loses_its_connection_at_the_deadline(
     app: FastAPI, server: uvicorn.Server, connection: str
 ) -> None:
-    shorten_deadline(app, DEADLINE)
+    set_deadline(app, DEADLINE)
     with reading_log() as log:
         async with asking(server, PAGE, connection=connection) as reader:
             assert await status(reader) == 200

@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from service.database import engine
 from service.database.engine import transactional
+from service.http.middleware import RequestMiddleware
 from service.server.worker import Worker
 from service.settings import Settings
 from service.state import state_of
@@ -91,6 +92,15 @@ def connections_in_use(app: FastAPI) -> int:
     pool = state_of(app).engine.pool
     assert isinstance(pool, QueuePool)
     return pool.checkedout()
+
+
+def set_deadline(app: FastAPI, seconds: float) -> None:
+    """Change the time that requests may take which begin from now on."""
+    layer: Any = app.middleware_stack or app.build_middleware_stack()
+    app.middleware_stack = layer
+    while not isinstance(layer, RequestMiddleware):
+        layer = layer.app
+    layer.timeout = seconds
 
 
 def tolerate_locks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
