@@ -83,8 +83,6 @@ def _demo_item(number: int) -> dict[str, Any]:
 
 async def _import(file: BinaryIO) -> None:
     """Copy the items of the file into the database in one transaction."""
-    # Ctrl-C interrupts reading a line; asyncio's handler would not.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     faults: list[str] = []
     count = 0
     size = os.fstat(file.fileno()).st_size  # 0 for a pipe
@@ -96,7 +94,7 @@ async def _import(file: BinaryIO) -> None:
         ):
             # The writer of a pipe may be slow.
             await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            while batch := list(islice(lines, BATCH)):
+            while batch := _read_batch(lines):
                 rows = list(_read_rows(batch, faults))
                 if not faults:
                     await crud.copy_many(conn, rows)
@@ -105,6 +103,19 @@ async def _import(file: BinaryIO) -> None:
             if faults:  # nothing is committed
                 raise click.ClickException(_tell(faults))
     click.echo(f"Imported {count:,} items", err=True)
+
+
+def _read_batch(lines: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Return the next lines; Ctrl-C interrupts waiting for them, as asyncio's handler cannot.
+
+    Elsewhere asyncio's handler cancels the task: an exception of the default handler could
+    rise in the driver's own code, and leave its connection waiting for ever.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return list(islice(lines, BATCH))
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _read_rows(

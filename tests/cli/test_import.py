@@ -22,10 +22,11 @@ from service.crud import item as crud
 from service.main import create_app
 from service.settings import Settings, get_settings
 from tests.support.commands import ROOT, clean_environment, items
-from tests.support.processes import ITEMS, query, script
+from tests.support.processes import ITEMS, holding, query, script
 from tests.support.waiting import TIMEOUT, wait_until
 
 GOOD = b'{"name": "Good"}'
+OTHERS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND {}"
 FIELDS = ("name", "description", "price", "is_active")
 
 # Lines that hold no item, and the fields that are wrong; none, if the line as a whole is.
@@ -237,8 +238,8 @@ def test_a_terminal_shows_the_progress(
 
 
 @contextmanager
-def half_an_import(url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run an import that has sent one batch to the database, and waits for more lines."""
+def an_import(url: str, lines: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an import that has read these lines, and waits for more."""
     with subprocess.Popen(
         [ITEMS, "import", "-"],
         cwd=ROOT,
@@ -248,15 +249,22 @@ def half_an_import(url: str) -> Iterator[subprocess.Popen[bytes]]:
         stderr=subprocess.PIPE,
     ) as process:
         assert process.stdin
-        process.stdin.write(numbered_rows(data.BATCH + 1))
+        process.stdin.write(lines)
         process.stdin.flush()
         try:
-            # A sequence shows what a transaction has taken from it before that is committed.
-            numbers = "SELECT last_value FROM items_id_seq"
-            wait_until(lambda: query(url, numbers) == [(data.BATCH,)])
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def half_an_import(url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an import that has sent one batch to the database, and waits for more lines."""
+    with an_import(url, numbered_rows(data.BATCH + 1)) as process:
+        # A sequence shows what a transaction has taken from it before that is committed.
+        wait_until(lambda: query(url, "SELECT last_value FROM items_id_seq") == [(data.BATCH,)])
+        wait_until(lambda: query(url, OTHERS.format("state = 'idle in transaction'")) != [])
+        yield process
 
 
 def test_an_import_from_stdin_is_visible_only_as_a_whole(url: str) -> None:
@@ -269,13 +277,29 @@ def test_an_import_from_stdin_is_visible_only_as_a_whole(url: str) -> None:
     assert stored(url) == [*(f"Item {n}" for n in range(1, data.BATCH + 2)), "Last"]
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Send Ctrl-C; assert that the import ends."""
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, stderr.splitlines()[-1]) == (1, b"Aborted!")
+
+
+def check_nothing_is_left(url: str) -> None:
+    """Assert that an import that was ended has left neither a transaction nor items."""
+    wait_until(lambda: query(url, OTHERS.format("xact_start < now()")) == [])
+    assert stored(url) == []
+
+
 def test_ctrl_c_ends_an_import_that_waits_for_lines(url: str) -> None:
     with half_an_import(url) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(TIMEOUT) != 0
+        interrupt(process)
+    check_nothing_is_left(url)
 
-    open_ones = (
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now()"
-    )
-    wait_until(lambda: query(url, open_ones) == [])
-    assert stored(url) == []
+
+def test_ctrl_c_ends_an_import_that_waits_for_the_database(url: str) -> None:
+    rows = numbered_rows(data.BATCH + 1)
+    with an_import(url, rows) as process:
+        with holding(url, "BEGIN; LOCK TABLE items IN SHARE MODE"):
+            wait_until(lambda: query(url, OTHERS.format("wait_event_type = 'Lock'")) != [])
+            interrupt(process)
+    check_nothing_is_left(url)
