@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.database.engine import transactional
 from service.main import create_app
 from service.observability import metrics
+from service.observability.logs import configure_logging
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import client_of
@@ -26,8 +28,15 @@ RUNNING = pytest.StashKey[ExitStack]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUNNING] = ExitStack()
-    if not config.option.collectonly and not config.option.help:
+    if worker_input := getattr(config, "workerinput", None):
+        config.stash[SERVER] = worker_input["server"]
+    elif not config.option.collectonly and not config.option.help:
         config.stash[SERVER] = config.stash[RUNNING].enter_context(server())
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist which server runs; it creates its own databases there."""
+    node.workerinput["server"] = node.config.stash[SERVER]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -59,6 +68,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def anyio_backend() -> str:
     """The event loop that production runs on."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _default_log() -> None:
+    """The log has its default form, whatever the test before has set."""
+    configure_logging(Settings.model_construct())
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,8 @@ async def test_each_connection_gets_its_settings(settings: Settings) -> None:
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="these names are Linux's")
 async def test_idle_connections_probe_whether_the_host_is_there(engine: AsyncEngine) -> None:
     sock = (await driver_of(engine))._transport.get_extra_info("socket")
+    if sock.family == socket.AF_UNIX:
+        pytest.skip("the embedded server is on this host")
 
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)

@@ -1,6 +1,7 @@
 """Batches of the service's coalesced calls: held in flight by a lock, counted, and ended."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -39,10 +40,11 @@ async def wait_for_backends(admin: Any, number: int, which: str = BLOCKED) -> No
     Args:
         admin: asyncpg's connection to the service's database.
     """
-    async with asyncio.timeout(TIMEOUT):
-        # No event reports what another process does.
-        while await admin.fetchval(f"SELECT count(*) {which}") != number:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    deadline = time.monotonic() + TIMEOUT
+    # No event reports what another process does.
+    while len(found := await admin.fetch(f"SELECT * {which}")) != number:  # noqa: ASYNC110
+        assert time.monotonic() < deadline, f"not {number} but {found}"
+        await asyncio.sleep(0.01)
 
 
 async def end_blocked(admin: Any) -> None:
