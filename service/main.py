@@ -20,12 +20,12 @@ from service.database.revision import find_revisions, load_revisions
 from service.database.sessions import Sessions
 from service.http.body import MemoryBudget
 from service.http.checks import check_routes
+from service.http.dispatch import Dispatcher
 from service.http.export import Exports
 from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import complete_openapi
 from service.http.problem import add_error_handlers
-from service.http.routing import include
 from service.observability import traces
 from service.observability.logs import configure_logging, request_logger
 from service.observability.metrics import RequestStatistics, sample
@@ -87,10 +87,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def add_routes(app: FastAPI, settings: Settings) -> None:
     """Add the operations."""
-    include(
-        app,
-        *(item.router, item_bulk.router, item_export.router),
-    )
+    app.include_router(item.router)
+    app.include_router(item_bulk.router)
+    app.include_router(item_export.router)
     app.include_router(system.router)
     if settings.metrics_enabled:
         app.include_router(system.metrics_router)
@@ -143,6 +142,8 @@ async def lifespan(
     check_routes(app, has_keys=bool(settings.api_keys))
     if not traces.is_on():
         _begin_with_own_middleware(app)
+        # FastAPI's router serves all operations where it traces them.
+        app.router.middleware_stack = Dispatcher(app)
     exporting = traces.start()
     engine = create_engine(settings)
     app.state.service = State(
