@@ -31,7 +31,7 @@ OTHERS = {
 
 # SQLSTATEs of a violated unique, foreign-key or exclusion constraint.
 CONFLICTS = ("23503", "23505", "23P01")
-UNDEFINED = ("42P01", "42703")  # SQLSTATE of an unknown table or column
+UNDEFINED = ("42P01", "42703", "42704")  # SQLSTATEs of an unknown table, column or collation
 
 # Replacements for Pydantic's messages that use Python terms.
 MESSAGES = {
