@@ -46,9 +46,9 @@ RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Request-ID": ("What the log calls this request", {}),
 }
 HEADERS_OF_ERRORS = {
-    **dict.fromkeys(("401", "403"), ["WWW-Authenticate"]),
-    **dict.fromkeys(("409", "429", "503"), ["Retry-After"]),
-    "415": ["Accept-Patch"],
+    **dict.fromkeys(("401", "403"), ("WWW-Authenticate",)),
+    **dict.fromkeys(("409", "429", "503"), ("Retry-After",)),
+    "415": ("Accept-Patch",),
 }
 # Descriptions of tags; others are names of resources.
 TAGS = {"system": "The state of the service, for load balancers and orchestrators"}
