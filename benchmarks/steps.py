@@ -34,7 +34,7 @@ LAYERS = (
     _layer("bare", "bare", "an ASGI callable under the service's Gunicorn, worker and event loop"),
     _layer("Starlette", "starlette_route", "a Starlette route"),
     _layer("FastAPI", "fastapi_route", "a FastAPI route with a path parameter"),
-    _layer("StrictRoute", "strict_route", "the same through the service's route class"),
+    _layer("direct call", "dispatched", "the same, called by `http/dispatch.py`"),
     _layer(
         "+ middleware",
         "with_middleware",
@@ -48,16 +48,14 @@ LAYERS = (
 CHANGES = (
     Application("control", "the service once more: smaller differences are noise"),
     _change(
-        "include_router",
-        "included()",
-        "routes are given to `include_router`, not to `http.routing.include`; FastAPI then builds"
-        " its own handlers, so this includes the cost of the next row",
+        "called by FastAPI",
+        "called_by_fastapi()",
+        "FastAPI finds and calls each operation",
     ),
-    _change("called by FastAPI", "called_by_fastapi()", "no operation is called directly"),
     _change(
         "log through structlog",
         "logged_through_structlog()",
-        "the access log passes structlog's processors",
+        "the access log passes all of structlog's processors",
     ),
     Application("no access log", "LOG_LEVEL=WARNING", settings=QUIET),
     _worker("default collector", "DefaultCollector", "no `gc.freeze`, and Python's own thresholds"),

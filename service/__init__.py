@@ -1,3 +1,3 @@
 """The items service: a microservice on PostgreSQL whose data access takes sets."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

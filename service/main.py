@@ -20,12 +20,12 @@ from service.database.revision import find_revisions, load_revisions
 from service.database.sessions import Sessions
 from service.http.body import MemoryBudget
 from service.http.checks import check_routes
+from service.http.dispatch import Dispatcher
 from service.http.export import Exports
 from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
-from service.http.openapi import complete_openapi
+from service.http.openapi import RESPONSE_HEADERS, complete_openapi
 from service.http.problem import add_error_handlers
-from service.http.routing import include
 from service.observability import traces
 from service.observability.logs import configure_logging, request_logger
 from service.observability.metrics import RequestStatistics, sample
@@ -41,16 +41,15 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024  # of large responses that a worker holds fo
 DESCRIPTION = """\
 A microservice for items on PostgreSQL. Every error is a problem (RFC 9457) whose `type` names its
 kind; `X-Request-ID` identifies a request, in the response and in the log.
+
+The `ETag` of each entry of a list is its `version` in double quotes: an item of version 3 has the
+ETag `"3"`.
 """
 
-# The headers that scripts of other origins may send and read.
+# The headers that scripts of other origins may send.
 REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
     "X-Request-ID",
-)
-RESPONSE_HEADERS = (
-    *("ETag", "Idempotency-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy"),
-    *("Retry-After", "X-Request-ID"),
 )
 
 
@@ -67,6 +66,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "title": "Items",
         "version": __version__,
         "description": DESCRIPTION,
+        "contact": {"name": "The maintainers of items-service"},
+        "license_info": {"name": "MIT", "identifier": "MIT"},
+        "servers": [{"url": "/", "description": "The server of this document"}],
         "lifespan": lambda app: lifespan(app, settings, statistics),
         "redirect_slashes": False,
         "telemetry": traces.options(),
@@ -87,10 +89,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def add_routes(app: FastAPI, settings: Settings) -> None:
     """Add the operations."""
-    include(
-        app,
-        *(item.router, item_bulk.router, item_export.router),
-    )
+    app.include_router(item.router)
+    app.include_router(item_bulk.router)
+    app.include_router(item_export.router)
     app.include_router(system.router)
     if settings.metrics_enabled:
         app.include_router(system.metrics_router)
@@ -112,7 +113,7 @@ def add_middleware(app: FastAPI, settings: Settings, statistics: RequestStatisti
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=REQUEST_HEADERS,
-            expose_headers=RESPONSE_HEADERS,
+            expose_headers=tuple(RESPONSE_HEADERS),
         )
 
 
@@ -143,6 +144,8 @@ async def lifespan(
     check_routes(app, has_keys=bool(settings.api_keys))
     if not traces.is_on():
         _begin_with_own_middleware(app)
+        # FastAPI's router serves all operations where it traces them.
+        app.router.middleware_stack = Dispatcher(app)
     exporting = traces.start()
     engine = create_engine(settings)
     app.state.service = State(

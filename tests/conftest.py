@@ -22,6 +22,7 @@ from tests.support.database import TABLES, docker_answers, migrate, new_database
 # Its asserts show values, as those of test files do.
 pytest.register_assert_rewrite("tests.support.resource_tests")
 
+TIERS = ("soak", "faults", "clients")
 SERVER = pytest.StashKey[tuple[str, str]]()
 RUNNING = pytest.StashKey[ExitStack]()
 
@@ -56,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tiers that `-m` does not name."""
     asked = config.option.markexpr
     for item in list(items):
-        tier = next((name for name in ("soak", "faults") if item.get_closest_marker(name)), None)
+        tier = next((name for name in TIERS if item.get_closest_marker(name)), None)
         if tier and tier not in asked:
             items.remove(item)
             config.hook.pytest_deselected(items=[item])

@@ -5,22 +5,17 @@ a variant whose target was renamed fails at start-up.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 from unittest.mock import patch
 
 import structlog
 from fastapi import FastAPI
-from fastapi.routing import request_response
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from starlette.routing import BaseRoute
 
 from service.database.calls import coalesce
 from service.database.coalescer import Coalescer
-from service.http.routing import StrictRoute
 from service.main import create_app
-from service.routers import item
 from service.settings import Settings
 
 Call = TypeVar("Call")
@@ -28,26 +23,10 @@ Answer = TypeVar("Answer")
 Function = Callable[[AsyncConnection, Sequence[Call]], Awaitable[Sequence[Answer]]]
 
 
-def included() -> FastAPI:
-    """Return the service with its routes given to `include_router`."""
-    app = create_app()
-    app.router.routes[:] = [route for route in app.routes if not isinstance(route, StrictRoute)]
-    app.include_router(item.router)
-    return app
-
-
 def called_by_fastapi() -> FastAPI:
-    """Return the service with every operation called by FastAPI's own handler."""
-    app = create_app()
-    app.router.routes[:] = map(_with_fastapis_handler, app.routes)
-    return app
-
-
-def _with_fastapis_handler(route: BaseRoute) -> BaseRoute:
-    if isinstance(route, StrictRoute):
-        route = copy(route)
-        route.app = request_response(route.get_route_handler())
-    return route
+    """Return the service with every operation found and called by FastAPI's router."""
+    patch("service.main.Dispatcher", lambda app: app.router.app).start()
+    return create_app()
 
 
 def logged_through_structlog() -> FastAPI:

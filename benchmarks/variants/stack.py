@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.http.dispatch import Dispatcher
 from service.http.middleware import RequestMiddleware
 from service.http.routing import StrictRoute
 from service.observability.logs import configure_logging, request_logger
@@ -52,14 +53,16 @@ def fastapi_route() -> FastAPI:
     return _app(APIRoute)
 
 
-def strict_route() -> FastAPI:
-    """Return the same with the service's route class."""
-    return _app(StrictRoute)
+def dispatched() -> FastAPI:
+    """Return the same, called directly as the service's operations are."""
+    app = _app(StrictRoute)
+    app.router.middleware_stack = Dispatcher(app)
+    return app
 
 
 def with_middleware() -> FastAPI:
-    """Return `strict_route` behind the service's middleware; LOG_LEVEL decides about its log."""
-    return _behind_middleware(strict_route())
+    """Return `dispatched` behind the service's middleware; LOG_LEVEL decides about its log."""
+    return _behind_middleware(dispatched())
 
 
 def no_op() -> FastAPI:
@@ -75,7 +78,7 @@ def _app(route_class: type[APIRoute]) -> FastAPI:
         return Response(BODY, media_type="application/json")
 
     app = FastAPI(routes=router.routes)
-    app.state.service = SimpleNamespace(gate=None)
+    app.state.service = SimpleNamespace(identify=None)
     return app
 
 

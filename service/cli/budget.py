@@ -1,9 +1,10 @@
-"""A check whether the database allows all connections that the service may open."""
+"""The checks of the database at the start: its connections, and its collation for searches."""
 
 import structlog
 from sqlalchemy import text
 
 from service.database.engine import PoolerRefused, opened_engine
+from service.database.folding import check_folding
 from service.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -25,6 +26,8 @@ AVAILABLE_CONNECTIONS = text(
 async def tell_connection_budget(settings: Settings) -> None:
     """Compare what the workers may open with what the database has, and log it.
 
+    On the same connection, check the collation for searches.
+
     Raises:
         PoolerRefused: the database's address leads to a connection pooler.
     """
@@ -32,6 +35,7 @@ async def tell_connection_budget(settings: Settings) -> None:
     try:
         async with opened_engine(settings) as engine, engine.connect() as conn:
             available = await conn.scalar(AVAILABLE_CONNECTIONS)
+            await check_folding(conn)
     except PoolerRefused:
         raise
     except Exception as exc:  # whatever it is, the service starts without a database, too

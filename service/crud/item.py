@@ -10,7 +10,7 @@ from service.crud.filters import after, at_least, at_most, before, contains, fla
 from service.crud.resource import Connection, Resource, columns_of, itself
 from service.domain.item import Item, ItemFilter, ItemPage, ItemQuery
 from service.models.base import MAX_PRICE, price_key
-from service.models.item import items, name_folded
+from service.models.item import items
 
 ITEMS = Resource(
     table=items,
@@ -27,7 +27,7 @@ ITEMS = Resource(
     },
     filters=(
         flag("is_active", items.c.is_active),
-        contains("q", name_folded),
+        contains("q", items.c.name),
         at_least("price_min", price_key(items.c.price), MAX_PRICE),
         at_most("price_max", price_key(items.c.price)),
         after("created_after", items.c.created_at),

@@ -1,8 +1,8 @@
 """Operations called without FastAPI's dependency solver.
 
 FastAPI solves an operation's dependencies for each request, which costs more than the rest of a
-small one. So an operation is compiled when its route is made, if everything that it takes is plain:
-the request, path values, one query model, one JSON model as body, and dependencies that are
+small one. So an operation is compiled when the service starts, if everything that it takes is
+plain: the request, path values, one query model, one JSON model as body, and dependencies that are
 `async def` functions of the request or of such dependencies. Arguments are validated by FastAPI's
 own fields, with the same results and errors. For anything else, `compile_operation` returns None,
 and FastAPI's path serves the operation.
@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute, serialize_response
+from fastapi.routing import RouteContext, serialize_response
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
@@ -55,20 +55,19 @@ class _Step:
         return arguments
 
 
-def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | None:
+def compile_operation(route: RouteContext, checked: Collection[Any]) -> Handler | None:
     """Return a handler that calls the operation of `route`; None if that is not plain.
 
     Args:
         checked: dependencies without a result that the route has already called.
     """
     dependant: Any = route.dependant
-    endpoint = route.endpoint
+    endpoint: Any = route.endpoint
     steps: list[_Step] = []
     numbers: dict[str, int] = {}  # of the step for each argument
     if not (
         _returns_response(endpoint)
         and route.max_body_size is None
-        and not route.form_limits
         and _is_plain(dependant)
         and _compile_dependencies(dependant, checked, steps, numbers)
         and _takes_plain_query(dependant.query_params)
@@ -111,7 +110,7 @@ def compile_operation(route: APIRoute, checked: Collection[Any]) -> Handler | No
     return read_and_call
 
 
-async def _serialize(route: APIRoute, result: Any) -> Response:
+async def _serialize(route: RouteContext, result: Any) -> Response:
     """Return what FastAPI makes of a result that is not the declared Response."""
     content = await serialize_response(
         field=route.response_field,
@@ -196,7 +195,7 @@ def _takes_plain_query(fields: list[Any]) -> bool:
     return len(fields) == 1 and is_model(model) and not _has_lists_or_aliases(model)
 
 
-def _takes_plain_body(route: APIRoute) -> bool:
+def _takes_plain_body(route: RouteContext) -> bool:
     """Return whether the body is one JSON model, or is not read."""
     fields = route.dependant.body_params
     if not fields:

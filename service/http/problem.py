@@ -15,23 +15,28 @@ from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service import errors
 from service.database.faults import FAULTS, is_data_fault, is_lost, log_fault, sqlstate
 from service.database.revision import is_behind
 from service.errors import Conflict, InvalidInput, NotFound, ServiceError, Unavailable
 from service.observability.logs import request_id
 from service.state import state_of
 
-# Kind and title of errors that are not ours, by status.
+# Kind and title of errors that are not in `service/errors.py`, by status. The server and the proxy
+# return 414 and 431.
 OTHERS = {
     400: ("bad-request", "Bad request"),
     404: ("not-found", "Not found"),
     405: ("method-not-allowed", "Method not allowed"),
+    414: ("uri-too-long", "URI too long"),
     429: ("too-many-requests", "Too many requests"),
+    431: ("header-too-large", "Request header fields too large"),
 }
+OTHER = ("error", "Error")
 
 # SQLSTATEs of a violated unique, foreign-key or exclusion constraint.
 CONFLICTS = ("23503", "23505", "23P01")
-UNDEFINED = ("42P01", "42703")  # SQLSTATE of an unknown table or column
+UNDEFINED = ("42P01", "42703", "42704")  # SQLSTATEs of an unknown table, column or collation
 
 # Replacements for Pydantic's messages that use Python terms.
 MESSAGES = {
@@ -40,6 +45,13 @@ MESSAGES = {
     "model_attributes_type": "Input should be an object",
     "model_type": "Input should be an object",
 }
+
+
+def kinds() -> list[str]:
+    """Return the `type` of every problem."""
+    ours = {value.kind for value in vars(errors).values() if hasattr(value, "kind")}
+    others = {kind for kind, _ in (*OTHERS.values(), OTHER)}
+    return [f"urn:items-service:{kind}" for kind in sorted(ours | others)]
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -56,7 +68,7 @@ def problem(request: Request, error: HTTPException) -> Response:
     if isinstance(error, ServiceError):
         kind, title = error.kind, error.title
     else:
-        kind, title = OTHERS.get(error.status_code, ("error", "Error"))
+        kind, title = OTHERS.get(error.status_code, OTHER)
     content: dict[str, Any] = {
         "type": f"urn:items-service:{kind}",
         "title": title,

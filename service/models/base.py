@@ -14,6 +14,7 @@ from sqlalchemy import (
     Numeric,
     Text,
     cast,
+    collate,
     func,
     literal_column,
     text,
@@ -32,6 +33,9 @@ NAMING_CONVENTION = {
 # Text to sort by code point: the same order on every server, fast to compare, and safe from changes
 # of the operating system's locales, which would corrupt an index.
 SortedText = Annotated[str, mapped_column(Text(collation="C"))]
+# The collation of searches, which a migration creates. "C" folds ASCII letters only, and the
+# database's own may be "C".
+FOLDING = "folding"
 Money = Annotated[Decimal, mapped_column(Numeric(12, 2))]
 
 # The highest values of the nullable columns that sort lists, as SQL literals.
@@ -65,6 +69,11 @@ class ResourceMixin:
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=1)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=1)
+
+
+def fold(value: ColumnElement[str]) -> ColumnElement[str]:
+    """Return a text in lower case, as searches compare it: the expression of a trigram index."""
+    return func.lower(collate(value, FOLDING))
 
 
 def null_last(column: Any, infinity: str, type_: TypeEngine[T]) -> ColumnElement[T]:

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from sqlalchemy import CheckConstraint, Index, Table, collate, func, true
+from sqlalchemy import CheckConstraint, Index, Table, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.models.base import Base, Money, ResourceMixin, SortedText, price_key
@@ -35,7 +35,3 @@ class Item(ResourceMixin, Base):
 
 # The table that crud builds its statements from.
 items = cast(Table, Item.__table__)
-
-# The text that `q` searches: the expression of the trigram index. The collation "C" folds ASCII
-# letters only; the database's own collation folds the others.
-name_folded = func.lower(collate(items.c.name, "default"))

@@ -13,7 +13,7 @@ from service.errors import NotFound, PreconditionFailed
 from service.http.conditional import check_version, is_unmodified
 from service.http.dependencies import ExpectedVersions, IdempotencyKey, SessionsOf
 from service.http.idempotency import once
-from service.http.openapi import operation_id, problems, takes_headers
+from service.http.openapi import operation_id, problems, sends, takes_headers
 from service.http.paging import decode_cursor, page_response
 from service.http.responses import created_response, not_modified, versioned_response
 from service.http.routing import StrictRoute
@@ -74,7 +74,8 @@ ItemId = Annotated[Int64, Path(description="The item's id", examples=[1])]
     response_model=ItemRead,
     status_code=201,
     response_description="The stored item; `Location` is its address",
-    responses=problems(400, 409, 413, 422) | {201: {"links": LINKS}},
+    responses=problems(409, 413, 422)
+    | {201: {"links": LINKS, **sends("ETag", "Location", "Idempotency-Replayed")}},
     dependencies=[requires("items:write")],
     openapi_extra=takes_headers("Idempotency-Key"),
 )
@@ -98,7 +99,7 @@ async def create_item(
     summary="List items",
     response_model=ItemList,
     response_description="One page of items; `Link` has the pages around it",
-    responses=problems(422),
+    responses=problems(422) | {200: sends("Link")},
     dependencies=[requires("items:read")],
 )
 @limiter.shared_limit(reads, scope="read")
@@ -117,7 +118,11 @@ async def list_items(
     summary="Read an item",
     response_model=ItemRead,
     response_description="The item; `ETag` is its version",
-    responses=problems(404, 422) | {304: {"description": "The client has the current version"}},
+    responses=problems(404, 422)
+    | {
+        200: sends("ETag"),
+        304: {"description": "The client has the current version", **sends("ETag")},
+    },
     dependencies=[requires("items:read")],
     openapi_extra=takes_headers("If-None-Match"),
 )
@@ -137,7 +142,7 @@ async def get_item(request: Request, item_id: ItemId, calls: ItemCalls) -> Respo
     summary="Replace an item",
     response_model=ItemRead,
     response_description="The item after the change",
-    responses=problems(400, 404, 412, 413, 422, 428),
+    responses=problems(404, 409, 412, 413, 422, 428) | {200: sends("ETag")},
     dependencies=[requires("items:write")],
     openapi_extra=takes_headers("If-Match"),
 )
@@ -160,7 +165,7 @@ async def replace_item(
     summary="Change an item",
     response_model=ItemRead,
     response_description="The item after the change",
-    responses=problems(400, 404, 412, 413, 415, 422, 428),
+    responses=problems(404, 409, 412, 413, 415, 422, 428) | {200: sends("ETag")},
     dependencies=[requires("items:write")],
     openapi_extra=takes_headers("If-Match") | TAKES_MERGE_PATCH,
 )
@@ -186,7 +191,7 @@ async def update_item(
     summary="Delete an item",
     status_code=204,
     response_description="The item is inactive, or deleted",
-    responses=problems(400, 404, 412, 422, 428),
+    responses=problems(404, 409, 412, 422, 428),
     dependencies=[requires("items:write")],
     openapi_extra=takes_headers("If-Match"),
 )

@@ -8,7 +8,7 @@ from service.access.scopes import requires
 from service.crud import item as crud
 from service.http.dependencies import IdempotencyKey, SessionsOf
 from service.http.idempotency import once
-from service.http.openapi import operation_id, problems, takes_headers
+from service.http.openapi import operation_id, problems, sends, takes_headers
 from service.http.responses import json_response
 from service.http.routing import BulkRoute
 from service.schemas.item import ItemBulk, ItemsCreated
@@ -27,7 +27,7 @@ router = APIRouter(
     response_model=ItemsCreated,
     status_code=201,
     response_description="The stored items, in the order of the request",
-    responses=problems(400, 409, 413, 422),
+    responses=problems(409, 413, 422) | {201: sends("Idempotency-Replayed")},
     dependencies=[requires("items:write")],
     openapi_extra=takes_headers("Idempotency-Key"),
 )

@@ -355,18 +355,21 @@ async def test_with_keys_the_document_names_the_scope_of_each_operation(
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             scope = needs(app).get((method.upper(), path))
-            assert operation.get("security") == ([{"apiKey": [scope]}] if scope else None)
+            assert operation["security"] == ([{"apiKey": []}] if scope else [])
+            assert operation["description"].endswith(f" Requires the scope `{scope}`.") == bool(
+                scope
+            )
             assert ({"401", "403"} <= operation["responses"].keys()) == bool(scope)
 
 
-async def test_without_keys_the_document_has_no_security(settings: Settings) -> None:
+async def test_without_keys_the_document_has_the_scheme_as_an_option(settings: Settings) -> None:
     settings.api_keys = ()
-    async with serving(create_app(settings)) as client:
-        document = await client.get("/openapi.json")
+    document = create_app(settings).openapi()
 
-    assert "securitySchemes" not in document.text
-    assert '"security"' not in document.text
-    assert "apiKey" not in document.text
+    assert {*document["components"]["securitySchemes"]} == {"apiKey"}
+    for operation in operations(document).values():
+        is_protected = "Requires the scope" in operation["description"]
+        assert operation["security"] == ([{"apiKey": []}, {}] if is_protected else [])
 
 
 async def test_the_printed_document_is_the_one_served_with_keys(client: httpx.AsyncClient) -> None:

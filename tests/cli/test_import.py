@@ -298,8 +298,7 @@ def test_ctrl_c_ends_an_import_that_waits_for_lines(url: str) -> None:
 
 def test_ctrl_c_ends_an_import_that_waits_for_the_database(url: str) -> None:
     rows = numbered_rows(data.BATCH + 1)
-    with an_import(url, rows) as process:
-        with holding(url, "BEGIN; LOCK TABLE items IN SHARE MODE"):
-            wait_until(lambda: query(url, OTHERS.format("wait_event_type = 'Lock'")) != [])
-            interrupt(process)
+    with an_import(url, rows) as process, holding(url, "BEGIN; LOCK TABLE items IN SHARE MODE"):
+        wait_until(lambda: query(url, OTHERS.format("wait_event_type = 'Lock'")) != [])
+        interrupt(process)
     check_nothing_is_left(url)

@@ -20,21 +20,21 @@ UNREACHABLE = "postgresql://me:hunter2@127.0.0.1:1/nothing"
 
 
 @pytest.fixture
-def settings(settings: Settings, empty_database_url: str) -> Settings:
+def settings(settings: Settings, own_database_url: str) -> Settings:
     """Three workers of 2 + 1 connections, on a database of the test's own."""
-    settings.database_url = SecretStr(empty_database_url)
+    settings.database_url = SecretStr(own_database_url)
     settings.web_concurrency, settings.pool_size, settings.max_overflow = 3, 2, 1
     return settings
 
 
 @pytest.fixture
-def limited_role(empty_database_url: str) -> Iterator[str]:
+def limited_role(own_database_url: str) -> Iterator[str]:
     """The URL for a role that may have 4 connections."""
     role = f"items_test_{secrets.token_hex(6)}"
-    script(empty_database_url, f"CREATE ROLE {role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 4")
-    url = make_url(empty_database_url).set(username=role, password="secret")
+    script(own_database_url, f"CREATE ROLE {role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 4")
+    url = make_url(own_database_url).set(username=role, password="secret")
     yield url.render_as_string(hide_password=False)
-    script(empty_database_url, f"DROP ROLE {role}")
+    script(own_database_url, f"DROP ROLE {role}")
 
 
 async def logged(settings: Settings) -> EventDict:
@@ -46,9 +46,9 @@ async def logged(settings: Settings) -> EventDict:
 
 
 async def test_the_limit_of_the_server_is_logged_with_the_number_of_replicas(
-    settings: Settings, empty_database_url: str
+    settings: Settings, own_database_url: str
 ) -> None:
-    async with connection(empty_database_url) as admin:
+    async with connection(own_database_url) as admin:
         rows = await admin.fetch(
             "SELECT name, setting::int FROM pg_settings"
             r" WHERE name ~ '^(max|superuser_reserved|reserved)_connections$'"
@@ -79,10 +79,10 @@ async def test_too_low_a_limit_of_the_role_is_a_warning_that_names_the_settings(
 
 @pytest.mark.parametrize(("limit", "event"), [(9, "connection_budget"), (8, "too_few_connections")])
 async def test_the_limit_of_the_database_counts(
-    settings: Settings, empty_database_url: str, limit: int, event: str
+    settings: Settings, own_database_url: str, limit: int, event: str
 ) -> None:
-    async with connection(empty_database_url) as admin:
-        name = make_url(empty_database_url).database
+    async with connection(own_database_url) as admin:
+        name = make_url(own_database_url).database
         await admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
     line = await logged(settings)
 
@@ -113,3 +113,26 @@ def test_serve_logs_the_budget_once_and_starts_in_any_case(
     assert events == ["too_few_connections" if has_database else "connection_budget_unknown"]
     assert len(started) == 1
     assert "gunicorn" in started[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ("ALTER COLLATION folding RENAME TO other", "items migrate"),
+        (
+            'ALTER COLLATION folding RENAME TO other; CREATE COLLATION folding FROM "C"',
+            "A to Z only",
+        ),
+    ],
+)
+def test_serve_warns_of_a_collation_that_is_missing_or_does_not_fold(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch, change: str, hint: str
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda program, arguments: None)
+    script(own_database_url, change)
+    ran = items("serve", env={"DATABASE_URL": own_database_url})
+
+    warning, budget = map(json.loads, ran.stderr.splitlines())
+    assert (warning["event"], warning["level"]) == ("no_folding_collation", "warning")
+    assert hint in warning["hint"]
+    assert budget["event"] == "connection_budget"

@@ -16,7 +16,7 @@ from service.database import migrator
 from service.database.engine import create_migrator_engine
 from service.settings import Settings
 from tests.support.commands import items, run
-from tests.support.database import migrate
+from tests.support.database import migrate, new_database
 from tests.support.processes import holding, query, script
 
 NO_DATABASE = "postgresql://127.0.0.1:1/nothing"
@@ -71,7 +71,7 @@ def test_an_owner_who_may_not_create_extensions_migrates_without_the_trigram_ind
     script(
         restricted_url,
         "CREATE INDEX CONCURRENTLY ix_items_name_trgm ON items"
-        ' USING gin (lower(name COLLATE "default") gin_trgm_ops)',
+        " USING gin (lower(name COLLATE folding) gin_trgm_ops)",
     )
     assert query(restricted_url, TRIGRAM_INDEX) == [(1,)]
 
@@ -87,6 +87,18 @@ def test_an_extension_in_another_schema_does_not_stop_the_migration(
 
     assert result.exit_code == 0
     assert len(events(result, "database_warning")) == 1
+
+
+def test_a_database_without_a_collation_that_folds_is_migrated_with_a_warning(
+    server_url: str,
+) -> None:
+    with new_database(server_url, "template0", "ENCODING 'SQL_ASCII' LOCALE 'C'") as url:
+        result = items("migrate", env={"DATABASE_URL": url})
+        assert query(url, "SELECT lower('LAMP' COLLATE folding)") == [("lamp",)]
+
+    assert result.exit_code == 0
+    (line,) = events(result, "database_warning")
+    assert "the letters A to Z only" in line["detail"]
 
 
 @pytest.mark.usefixtures("hurry")

@@ -7,7 +7,7 @@ import httpx2 as httpx
 from fastapi import APIRouter, Depends, FastAPI, Response
 
 from service.http.body import SMALL
-from service.http.routing import BulkRoute, StrictRoute, include
+from service.http.routing import BulkRoute, StrictRoute
 from service.schemas.item import ItemCreate
 from service.state import state_of
 from tests.support.problems import check_problem
@@ -64,7 +64,7 @@ async def test_large_bodies_are_handled_one_after_another(
         await may_go_on.wait()
         return Response()
 
-    include(app, router)
+    app.include_router(router)
 
     async def post() -> httpx.Response:
         headers = {"Content-Type": "application/json"}

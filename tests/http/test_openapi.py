@@ -13,11 +13,13 @@ from fastapi.testclient import TestClient
 
 from service.main import create_app
 from service.settings import Settings
+from tests.support.apps import serving
+from tests.support.commands import ROOT
 from tests.support.openapi import example, operations, printed_document, resolve
+from tests.support.samples import LAMP
 
 # The errors of an operation follow from what it takes.
-ERRORS_OF_PROTECTED = {401, 403, 429, 500, 503}
-ERRORS_OF_HEADERS = {"If-Match": {400, 412, 428}, "Idempotency-Key": {400, 409}}
+ERRORS_OF_PROTECTED = {400, 401, 403, 429, 500, 503}
 DESCRIPTIONS_OF_FASTAPI = {"Successful Response", "Validation Error", ""}
 
 
@@ -31,11 +33,13 @@ def declared_errors(operation: Any) -> set[int]:
     return {int(status) for status in operation["responses"] if status >= "400"}
 
 
-def errors_of_input(path: str, operation: Any) -> set[int]:
-    """Return the errors that the parameters, the headers and the body can lead to."""
+def errors_of_input(method: str, path: str, operation: Any) -> set[int]:
+    """Return the errors that the method, the parameters, the headers and the body can lead to."""
     errors = {404} if "{" in path else set()
+    if method != "GET":
+        errors.add(409)  # a unique column or a foreign key, which need no code
     for parameter in operation.get("parameters", []):
-        errors |= {422} | ERRORS_OF_HEADERS.get(parameter["name"], set())
+        errors |= {422, 412, 428} if parameter["name"] == "If-Match" else {422}
     if "requestBody" in operation:
         errors |= {413, 422}
         if len(operation["requestBody"]["content"]) > 1:
@@ -67,12 +71,12 @@ def test_each_operation_declares_the_errors_of_what_it_takes(document: Any) -> N
     protected = {
         (method, path): operation
         for (method, path), operation in operations(document).items()
-        if "security" in operation
+        if operation["security"]
     }
 
     assert protected
     for (method, path), operation in protected.items():
-        expected = ERRORS_OF_PROTECTED | errors_of_input(path, operation)
+        expected = ERRORS_OF_PROTECTED | errors_of_input(method, path, operation)
         assert declared_errors(operation) == expected, (method, path)
 
 
@@ -117,6 +121,81 @@ async def test_each_example_can_be_sent_and_returns_what_is_declared(
             schema = resolve(document, response["content"]["application/json"]["schema"])
             assert answer.headers["content-type"] == "application/json"
             assert answer.json().keys() == schema["properties"].keys()
+
+
+def test_every_header_of_the_api_is_declared(document: Any) -> None:
+    assert document["components"]["headers"].keys() >= {
+        *("ETag", "Location", "Link", "Retry-After", "RateLimit", "RateLimit-Policy"),
+        *("X-Request-ID", "Idempotency-Replayed"),
+    }
+    for operation in operations(document).values():
+        for status, response in operation["responses"].items():
+            names = response["headers"].keys()
+            assert "X-Request-ID" in names
+            assert ({"RateLimit", "RateLimit-Policy"} <= names) == bool(operation["security"])
+            assert ("Retry-After" in names) == (status in ("409", "429", "503"))
+
+
+async def test_the_declared_headers_are_sent(settings: Settings) -> None:
+    settings.rate_limit_read = settings.rate_limit_write = "100/minute"
+    key = {"Idempotency-Key": "one"}
+    async with serving(app := create_app(settings)) as client:
+        created = await client.post("/items", json=LAMP, headers=key)
+        again = await client.post("/items", json=LAMP, headers=key)
+        path = created.headers["location"]
+        answers = {
+            "create_item": again,
+            "create_items": await client.post("/items/bulk", json={"items": [LAMP]}),
+            "list_items": await client.get("/items"),
+            "get_item": await client.get(path),
+            "replace_item": await client.put(path, json=LAMP),
+            "update_item": await client.patch(path, json=LAMP),
+            "delete_item": await client.delete(path),
+            "export_items": await client.get("/items/export"),
+        }
+    document = app.openapi()
+    known = {name.lower() for name in document["components"]["headers"]}
+    for operation in operations(document).values():
+        if answer := answers.get(operation["operationId"]):
+            declared = operation["responses"][str(answer.status_code)]["headers"]
+            sent = {name for name in answer.headers if name in known}
+            may_lack = {"idempotency-replayed"} if answer is not again else set()
+            assert sent == {name.lower() for name in declared} - may_lack, answer.request.url
+
+
+def test_the_type_of_a_problem_is_one_of_those_that_exist(document: Any) -> None:
+    """The proxy and the server write some problems themselves."""
+    declared = document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+    written = re.findall(r"\$TYPE\"'([a-z-]+)", (ROOT / "docker/haproxy.cfg").read_text())
+    sent = re.findall(
+        r'_refuse\(\d+, "([a-z-]+)"', (ROOT / "service/server/protocol.py").read_text()
+    )
+
+    assert len(written) > 5
+    assert sent
+    assert {f"urn:items-service:{kind}" for kind in (*written, *sent)} <= {*declared}
+    assert len({*declared}) == len(declared)
+
+
+def test_no_field_of_a_request_is_required_for_its_default(document: Any) -> None:
+    """Generators for TypeScript take a property with a default for one that is always there."""
+    for schema in document["components"]["schemas"].values():
+        optional = schema.get("properties", {}).keys() - schema.get("required", [])
+        assert all("default" not in schema["properties"][name] for name in optional)
+
+
+def test_each_sort_has_a_name_for_generators(document: Any) -> None:
+    sorts = [
+        parameter["schema"]
+        for operation in operations(document).values()
+        for parameter in operation.get("parameters", [])
+        if parameter["name"] == "sort"
+    ]
+    assert sorts
+    for schema in sorts:
+        names = dict(zip(schema["x-enum-varnames"], schema["enum"], strict=True))
+        assert names["created_at_desc"] == "-created_at"
+        assert all(name.isidentifier() for name in names)
 
 
 def test_no_number_is_a_multiple_of_a_fraction(document: Any) -> None:

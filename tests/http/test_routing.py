@@ -1,11 +1,15 @@
-"""StrictRoute calls plain operations directly and leaves others to FastAPI, with equal results."""
+"""Plain operations are called directly, and others by FastAPI, with equal results."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 from unittest.mock import Mock
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 
+from service.http.dispatch import Dispatcher
 from service.http.responses import json_response
 from service.http.routing import StrictRoute
 from service.main import create_app
@@ -72,7 +76,7 @@ def twins() -> APIRouter:
 
 async def test_direct_calls_and_fastapi_give_the_same_responses(settings: Settings) -> None:
     app = create_app(settings)
-    app.router.routes.extend(twins().routes)
+    app.include_router(twins())
     async with serving(app) as client:
         for status, method, path, request in REQUESTS:
             answers = []
@@ -88,6 +92,93 @@ async def test_direct_calls_and_fastapi_give_the_same_responses(settings: Settin
             assert answers[0][0] == status
 
 
+async def answered_by(settings: Settings, add: Callable[[FastAPI], None], path: str) -> str:
+    """Return what GET says, with the routes that `add` adds; assert that FastAPI says the same."""
+    answers = []
+    for is_direct in (True, False):
+        app = create_app(settings)
+        add(app)
+        async with serving(app) as client:
+            if not is_direct:
+                app.dependency_overrides[nothing] = nothing
+            answers.append((await client.get(path)).text)
+    assert answers[0] == answers[1]
+    return answers[0]
+
+
+def says(text: str) -> Any:
+    async def operation() -> Response:
+        return PlainTextResponse(text)
+
+    return operation
+
+
+@pytest.mark.parametrize(
+    ("paths", "path", "answer"),
+    [
+        (["/shop/{id}", "/shop/new"], "/shop/new", "/shop/{id}"),
+        (["/shop/new", "/shop/{id}"], "/shop/new", "/shop/new"),
+        (["/shop/{id:id}", "/shop/bulk"], "/shop/bulk", "/shop/bulk"),
+        (["/shop/{id}", "/shop/{name}"], "/shop/new", "/shop/{id}"),
+        (["/shop/{id}"], "/shop/a%20b", "/shop/{id}"),
+        (["/{all:path}", "/shop/{id}"], "/shop/new", "/{all:path}"),
+        (["/{part}/new", "/shop/{id}"], "/shop/new", "/{part}/new"),
+        (["/shop/{id}/lines", "/shop/{id}"], "/shop/new", "/shop/{id}"),
+        (["/shop/{id:int}", "/shop/{id}"], "/shop/7", "/shop/{id:int}"),
+        (["/shop/{id:int}", "/shop/{id}"], "/shop/new", "/shop/{id}"),
+        (["fastapi /shop/{id}", "/shop/new"], "/shop/new", "fastapi /shop/{id}"),
+        (["fastapi /shop/new", "/shop/{id}"], "/shop/new", "fastapi /shop/new"),
+        (["fastapi /shop/new", "/shop/{id}"], "/shop/old", "/shop/{id}"),
+        (["mount /shop", "/shop/new"], "/shop/new", "mounted"),
+        (["mount /shop", "/shopping"], "/shopping", "/shopping"),
+    ],
+)
+async def test_the_first_route_that_matches_answers(
+    settings: Settings, paths: list[str], path: str, answer: str
+) -> None:
+    def add(app: FastAPI) -> None:
+        for spec in paths:
+            kind, _, of_kind = spec.rpartition(" ")
+            router = APIRouter(route_class=APIRoute if kind else StrictRoute)
+            if kind == "mount":
+                app.mount(of_kind, PlainTextResponse("mounted"))
+            else:
+                router.add_api_route(of_kind, says(spec))
+                app.include_router(router)
+
+    assert await answered_by(settings, add, path) == answer
+
+
+def test_every_operation_that_clients_call_often_is_called_directly(settings: Settings) -> None:
+    dispatcher = Dispatcher(create_app(settings))
+    assert dispatcher.whole.keys() == {
+        *(("POST", path) for path in ("/items", "/items/bulk")),
+        *(("GET", path) for path in ("/items", "/items/export")),
+    }
+    methods = ("GET", "PUT", "PATCH")
+    assert dispatcher.up_to_parameter.keys() == {(method, "/items/") for method in methods}
+
+
+async def test_a_router_below_a_prefix_is_called_directly_too(settings: Settings) -> None:
+    app, router = create_app(settings), APIRouter(route_class=StrictRoute)
+    router.add_api_route("/shop/{id}", says("shop"))
+    app.include_router(router, prefix="/v2")
+
+    assert ("GET", "/v2/shop/") in Dispatcher(app).up_to_parameter
+    async with serving(app) as client:
+        assert (await client.get("/v2/shop/1")).text == "shop"
+        assert (await client.get("/shop/1")).status_code == 404
+
+
+async def test_the_prefix_that_a_gateway_removes_is_no_part_of_the_path(settings: Settings) -> None:
+    app = create_app(settings)
+    app.root_path = "/shop"
+    async with serving(app) as client:
+        answers = [await client.get(path) for path in ("/items/0", "/shop/items/0")]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert {answer.json()["detail"] for answer in answers} == {"There is no item with this id"}
+
+
 @pytest.mark.parametrize("where", ["route", "router", "include"])
 async def test_a_dependency_runs_wherever_it_is_declared(settings: Settings, where: str) -> None:
     app = FastAPI()
@@ -99,9 +190,23 @@ async def test_a_dependency_runs_wherever_it_is_declared(settings: Settings, whe
     async def secret() -> Response:
         return json_response("secret")
 
-    if where == "include":
-        app.include_router(router, dependencies=dependencies["include"])
-    else:
-        app.router.routes.extend(router.routes)  # the way create_app adds them
-    async with client_of(app) as client:
-        assert (await client.get("/secret")).status_code == 401
+    app.include_router(router, dependencies=dependencies.get("include"))
+    for serve in (app.router.app, Dispatcher(app)):
+        app.router.middleware_stack = serve
+        async with client_of(app) as client:
+            assert (await client.get("/secret")).status_code == 401
+
+
+async def test_a_query_of_a_dependency_is_known_wherever_that_is_declared(
+    settings: Settings,
+) -> None:
+    async def filtered(colour: str) -> None:
+        pass
+
+    app, router = create_app(settings), APIRouter(route_class=StrictRoute)
+    router.add_api_route("/shop", says("shop"))
+    app.include_router(router, dependencies=[Depends(filtered)])
+    async with serving(app) as client:
+        assert (await client.get("/shop?colour=red")).text == "shop"
+        assert (await client.get("/shop")).status_code == 422
+        assert (await client.get("/shop?colour=red&size=1")).status_code == 422

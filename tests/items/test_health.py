@@ -85,6 +85,18 @@ async def test_a_newer_schema_is_ready(settings: Settings, own_database_url: str
         assert (await client.get("/items/1")).status_code == 503
 
 
+async def test_a_search_before_the_migration_of_its_collation_returns_503(
+    settings: Settings, own_database_url: str
+) -> None:
+    settings.database_url = SecretStr(own_database_url)
+    app = create_app(settings)
+    async with serving(app) as client:
+        await execute(app, "ALTER COLLATION folding RENAME TO other")
+        await execute(app, "UPDATE alembic_version SET version_num = 'c3a7f1d2e684'")
+        check_problem(await client.get("/items", params={"q": "lamp"}), 503, "unavailable")
+        assert (await client.get("/items")).status_code == 200
+
+
 async def test_a_database_that_refuses_writes_is_not_ready(
     settings: Settings, own_database_url: str
 ) -> None:

@@ -80,10 +80,14 @@ def _container() -> Iterator[PostgresContainer]:
 
 
 @contextmanager
-def new_database(server_url: str, template: str = "template1") -> Iterator[str]:
-    """Create a database from the one named `template`; yield its URL and drop it afterwards."""
+def new_database(server_url: str, template: str = "template1", options: str = "") -> Iterator[str]:
+    """Create a database from the one named `template`; yield its URL and drop it afterwards.
+
+    Args:
+        options: further ones of CREATE DATABASE, such as a locale; the template is then template0.
+    """
     name = f"items_test_{secrets.token_hex(6)}"
-    administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template} {options}")
     try:
         yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
     finally:

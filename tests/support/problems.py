@@ -6,6 +6,7 @@ from typing import Any
 import httpx2 as httpx
 
 from service.http.openapi import Problem
+from service.http.problem import kinds
 
 MARK = "hunter2-0b5c"  # sent by tests as content; no error may repeat it
 INSIDES = re.compile(
@@ -23,6 +24,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> Any:
     assert problem.keys() == (expected | {"errors"} if kind == "invalid-input" else expected)
     assert Problem.model_validate(problem).model_dump(exclude_unset=True) == problem
     assert problem["type"] == f"urn:items-service:{kind}"
+    assert problem["type"] in kinds()
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]

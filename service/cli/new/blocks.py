@@ -24,7 +24,6 @@ def inline(resource: NewResource) -> dict[str, str]:
         "content": ", ".join(f'"{f.name}"' for f in fields) + ("," if len(fields) == 1 else ""),
         "defaults": ", ".join(f'"{f.name}": {f.default}' for f in fields if f.is_optional),
         "title": title,
-        "table_names": f"{resource.plural}, {title}_folded" if title else resource.plural,
         "values": ", ".join(f"self.{f.name}" for f in fields),
         "deactivates": str(resource.deactivates),
         "change": f'"{change.name}": {literal(change.example)}',
@@ -111,7 +110,7 @@ def of_crud(resource: NewResource) -> Lines:
     filters = []
     for f in filtered(resource):
         if f.kind is TITLE:
-            filters.append(f'contains("q", {f.name}_folded),')
+            filters.append(f'contains("q", {table}.c.{f.name}),')
         for suffix, condition, _ in f.kind.filters:
             arguments = [f'"{f.name}{suffix}"', f"{table}.c.{f.name}"]
             if f.nullable and f.kind.sort:

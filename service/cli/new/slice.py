@@ -70,10 +70,8 @@ def _lines(text: str, words: Mapping[str, str], parts: Blocks) -> Iterator[str]:
 
 
 def _models(resource: NewResource, words: Mapping[str, str]) -> Blocks:
-    return blocks.of_model(resource) | {
-        part: fill(f"models_{part}", words).splitlines() if resource.title else []
-        for part in ("trigrams", "search")
-    }
+    trigrams = fill("models_trigrams", words).splitlines() if resource.title else []
+    return blocks.of_model(resource) | {"trigrams": trigrams}
 
 
 def _crud(resource: NewResource, words: Mapping[str, str]) -> Blocks:

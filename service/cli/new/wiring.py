@@ -17,13 +17,16 @@ def wiring_of(resource: NewResource) -> Files:
         ValueError: a file no longer has the text before which the new lines go.
     """
     name, names, class_ = resource.name, resource.plural, resource.words["Name"]
-    routers = f"{name}.router, {name}_bulk.router, {name}_export.router"
+    routers = "".join(
+        f"    app.include_router({part}.router)\n"
+        for part in (name, f"{name}_bulk", f"{name}_export")
+    )
     scopes = [f'    "{names}:{action}",\n' for action in ("read", "write", "delete")]
     return {
         MAIN: _add(
             MAIN,
             (f"from service.routers import {name}, {name}_bulk, {name}_export\n", "from service.s"),
-            (f"        *({routers}),\n", "    )\n    app.include_router(system.router)"),
+            (routers, "    app.include_router(system.router)"),
             (f"        {names}={name}.create_calls(engine, settings),\n", "    )\n    sampler = "),
         ),
         STATE: _add(
