@@ -27,6 +27,12 @@ SERVER = pytest.StashKey[tuple[str, str]]()
 RUNNING = pytest.StashKey[ExitStack]()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run the default tests in two processes; other tiers and chosen tests in this one."""
+    is_whole = config.args_source == config.ArgsSource.TESTPATHS and not config.option.markexpr
+    return 2 if is_whole and not config.option.collectonly else 0
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUNNING] = ExitStack()
     if worker_input := getattr(config, "workerinput", None):

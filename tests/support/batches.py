@@ -42,7 +42,7 @@ async def wait_for_backends(admin: Any, number: int, which: str = BLOCKED) -> No
     """
     deadline = time.monotonic() + TIMEOUT
     # No event reports what another process does.
-    while len(found := await admin.fetch(f"SELECT * {which}")) != number:  # noqa: ASYNC110
+    while len(found := await admin.fetch(f"SELECT * {which}")) != number:
         assert time.monotonic() < deadline, f"not {number} but {found}"
         await asyncio.sleep(0.01)
 
