@@ -3,8 +3,9 @@
 import click
 
 from service.cli.contract import key, openapi
-from service.cli.data import import_items, purge, seed
+from service.cli.items import import_items, seed
 from service.cli.new.command import new_resource
+from service.cli.purge import purge
 from service.cli.rename import rename
 from service.cli.schema import migrate, revision
 from service.cli.server import dev, serve

@@ -16,8 +16,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.cli import data, main
-from service.cli.data import MAX_FAULTS
+from service.cli import items as commands
+from service.cli import main
+from service.cli.items import MAX_FAULTS
 from service.crud import item as crud
 from service.main import create_app
 from service.settings import Settings, get_settings
@@ -69,7 +70,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def batch(monkeypatch: pytest.MonkeyPatch) -> int:
     """A small number of rows that are sent at a time."""
-    monkeypatch.setattr(data, "BATCH", 10)
+    monkeypatch.setattr(commands, "BATCH", 10)
     return 10
 
 
@@ -260,9 +261,9 @@ def an_import(url: str, lines: bytes) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def half_an_import(url: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run an import that has sent one batch to the database, and waits for more lines."""
-    with an_import(url, numbered_rows(data.BATCH + 1)) as process:
+    with an_import(url, numbered_rows(commands.BATCH + 1)) as process:
         # A sequence shows what a transaction has taken from it before that is committed.
-        wait_until(lambda: query(url, "SELECT last_value FROM items_id_seq") == [(data.BATCH,)])
+        wait_until(lambda: query(url, "SELECT last_value FROM items_id_seq") == [(commands.BATCH,)])
         wait_until(lambda: query(url, OTHERS.format("state = 'idle in transaction'")) != [])
         yield process
 
@@ -273,8 +274,8 @@ def test_an_import_from_stdin_is_visible_only_as_a_whole(url: str) -> None:
         stdout, stderr = process.communicate(b'{"name": "Last"}', TIMEOUT)
 
     assert (process.returncode, stdout) == (0, b"")
-    assert stderr.endswith(f"Imported {data.BATCH + 2:,} items\n".encode())
-    assert stored(url) == [*(f"Item {n}" for n in range(1, data.BATCH + 2)), "Last"]
+    assert stderr.endswith(f"Imported {commands.BATCH + 2:,} items\n".encode())
+    assert stored(url) == [*(f"Item {n}" for n in range(1, commands.BATCH + 2)), "Last"]
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
@@ -297,7 +298,7 @@ def test_ctrl_c_ends_an_import_that_waits_for_lines(url: str) -> None:
 
 
 def test_ctrl_c_ends_an_import_that_waits_for_the_database(url: str) -> None:
-    rows = numbered_rows(data.BATCH + 1)
+    rows = numbered_rows(commands.BATCH + 1)
     with an_import(url, rows) as process, holding(url, "BEGIN; LOCK TABLE items IN SHARE MODE"):
         wait_until(lambda: query(url, OTHERS.format("wait_event_type = 'Lock'")) != [])
         interrupt(process)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.cli.data import PURGE_BATCH
+from service.cli.purge import BATCH
 from tests.support.commands import items
 from tests.support.processes import holding, query, script
 
@@ -40,14 +40,14 @@ def purge(url: str) -> str:
 
 
 def test_expired_keys_are_deleted_in_batches(database_url: str) -> None:
-    store_keys(database_url, 2 * PURGE_BATCH + 500, "old", "now() - (n - 1) * interval '1 minute'")
+    store_keys(database_url, 2 * BATCH + 500, "old", "now() - (n - 1) * interval '1 minute'")
     store_keys(database_url, 500, "new", "now() + n * interval '1 hour'")
     script(database_url, NOTE_BATCHES)
 
     assert purge(database_url) == "Deleted 2500 expired idempotency keys\n"
     assert purge(database_url) == "Deleted 0 expired idempotency keys\n"
     batches = "SELECT sum(size)::int FROM batches GROUP BY id HAVING sum(size) > 0 ORDER BY 1"
-    assert query(database_url, batches) == [(500,), (PURGE_BATCH,), (PURGE_BATCH,)]
+    assert query(database_url, batches) == [(500,), (BATCH,), (BATCH,)]
     left = "SELECT count(*), count(*) FILTER (WHERE key LIKE 'new %') FROM idempotency_keys"
     assert query(database_url, left) == [(500, 500)]
 

@@ -22,17 +22,8 @@ from service.models.item import items
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import tolerate_locks
-from tests.support.lists import (
-    SORTS,
-    STOCK,
-    check_refused,
-    fetch,
-    ids_of,
-    in_order,
-    row,
-    store,
-    store_names,
-)
+from tests.support.lists import SORTS, STOCK, fetch, ids_of, in_order, row, store, store_names
+from tests.support.problems import check_refused
 from tests.support.waiting import TIMEOUT
 
 

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from service.crud import listing
 from tests.support.apps import execute
-from tests.support.lists import check_refused, ids_of, store, store_many
-from tests.support.problems import check_problem
+from tests.support.lists import ids_of, store, store_many
+from tests.support.problems import check_problem, check_refused
 from tests.support.samples import LAMP
 
 EXPORT = "/items/export"

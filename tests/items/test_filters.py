@@ -13,8 +13,9 @@ import pytest
 from fastapi import FastAPI
 
 from tests.support.apps import execute
-from tests.support.lists import SORTS, check_refused, fetch, ids_of, in_order, store, store_names
+from tests.support.lists import SORTS, fetch, ids_of, in_order, store, store_names
 from tests.support.locks import BLOCKED, until_true
+from tests.support.problems import check_refused
 from tests.support.processes import connection
 
 MICROSECOND = timedelta(microseconds=1)

@@ -13,7 +13,8 @@ from service.database.engine import transactional
 from service.settings import Settings
 from service.state import state_of
 from tests.support.apps import tolerate_locks
-from tests.support.lists import check_refused, ids_of, in_order
+from tests.support.lists import ids_of, in_order
+from tests.support.problems import check_refused
 from tests.support.samples import LAMP
 
 # Names, prices and flags repeat, so that every sort has ties, and some prices are NULL.

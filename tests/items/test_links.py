@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from service.http.paging import cursor_links, page_links
 from service.schemas import listing as schemas
-from tests.support.lists import check_refused, ids_of, store_many, store_names
+from tests.support.lists import ids_of, store_many, store_names
+from tests.support.problems import check_refused
 
 LINK = re.compile(r"<([\w.~:/?@!$&'()*+,;=%-]*)>; rel=\"(first|prev|next|last)\"", re.ASCII)
 NAMES = ["Lamp", "Torch", "a&b+ü lamp", "Bulb", "Lamp", "Candle", "A lamp", "Lamp", "A&B+Ü l"] * 2

@@ -13,7 +13,6 @@ from service.database.engine import transactional
 from service.models.item import items
 from service.state import state_of
 from tests.support.apps import execute
-from tests.support.problems import check_problem
 
 KEYS = ["id", "name", "price", "created_at", "updated_at"]
 SORTS = [f"{minus}{key}" for key in KEYS for minus in ("", "-")]
@@ -84,11 +83,3 @@ def in_order(listed: Iterable[Any], sort: str) -> list[Any]:
         key=lambda item: (item[key] is None, value(item) or 0, item["id"]),
         reverse=sort.startswith("-"),
     )
-
-
-def check_refused(answer: httpx.Response, *parameters: str) -> Any:
-    """Assert that the request was refused because of these parameters; return the errors."""
-    errors = check_problem(answer, 422, "invalid-input")["errors"]
-    assert {error["parameter"] for error in errors} == set(parameters)
-    assert all(error["detail"] for error in errors)
-    return errors

@@ -32,3 +32,11 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> Any:
     assert problem["request_id"] == answer.headers["x-request-id"]
     assert not INSIDES.search(answer.text)
     return problem
+
+
+def check_refused(answer: httpx.Response, *parameters: str) -> Any:
+    """Assert that the request was refused because of these parameters; return the errors."""
+    errors = check_problem(answer, 422, "invalid-input")["errors"]
+    assert {error["parameter"] for error in errors} == set(parameters)
+    assert all(error["detail"] for error in errors)
+    return errors

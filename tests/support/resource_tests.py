@@ -12,8 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.database.engine import transactional
 from service.state import state_of
-from tests.support.lists import check_refused
-from tests.support.problems import check_problem
+from tests.support.problems import check_problem, check_refused
 from tests.support.resource import WRONG, WRONG_SQL, Resource
 
 ROWS = 30

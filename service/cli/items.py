@@ -1,4 +1,4 @@
-"""Commands that add and delete rows."""
+"""Commands that add items."""
 
 import asyncio
 import os
@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 from service.cli.database import database
-from service.crud import idempotency
 from service.crud import item as crud
 from service.database.engine import opened_engine, transactional
 from service.http.json_body import NotJson, parse_json
@@ -23,7 +22,6 @@ from service.schemas.item import ItemCreate
 from service.settings import get_settings
 
 BATCH = 10_000  # rows
-PURGE_BATCH = 1000  # rows
 MAX_FAULTS = 100  # lines of an import that are reported
 ADJECTIVES = ("Amber", "Bright", "Compact", "Folding", "Heavy", "Quiet", "Round", "Solid", "Tall")
 NOUNS = ("Bench", "Chair", "Clock", "Desk", "Kettle", "Lamp", "Mirror", "Rug", "Shelf", "Stool")
@@ -46,13 +44,6 @@ def import_items(file: BinaryIO) -> None:
     """
     with database():
         asyncio.run(_import(file))
-
-
-@click.command()
-def purge() -> None:
-    """Delete expired idempotency keys in batches."""
-    with database():
-        asyncio.run(_purge())
 
 
 async def _seed(rows: int) -> None:
@@ -140,13 +131,3 @@ def _tell(faults: Sequence[str]) -> str:
     more = len(faults) - MAX_FAULTS
     rest = [f"and {more} more"] if more > 0 else []
     return "\n".join(["Nothing was imported:", *faults[:MAX_FAULTS], *rest])
-
-
-async def _purge() -> None:
-    total = 0
-    async with opened_engine(get_settings()) as engine, engine.connect() as conn:
-        # Stored responses may be large: a batch may take longer than a request.
-        await conn.execute(text("SET statement_timeout = 0"))
-        while deleted := await idempotency.purge_expired(conn, PURGE_BATCH):
-            total += deleted
-    click.echo(f"Deleted {total} expired idempotency keys")
