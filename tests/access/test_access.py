@@ -9,7 +9,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Response, WebSocket
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 from starlette.routing import Route
 
 from service.access.scopes import PUBLIC, required_scopes, requires
@@ -70,10 +70,11 @@ def bearer(key: str | None) -> dict[str, str]:
 def needs(app: FastAPI) -> dict[tuple[str, str], str]:
     """Return the scope of each operation that declares one, by method and path."""
     found: dict[tuple[str, str], str] = {}
-    for route in app.routes:
-        if isinstance(route, APIRoute) and (scopes := required_scopes(route.dependant)):
+    for route in iter_route_contexts(app.routes):
+        dependant = getattr(route, "dependant", None)
+        if dependant and (scopes := required_scopes(dependant)):
             (scope,) = scopes
-            found |= {(method, route.path_format): scope for method in route.methods or ()}
+            found |= {(method, str(route.path_format)): scope for method in route.methods or ()}
     return found
 
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import httpx2 as httpx
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.routing import APIRoute
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
 from limits.aio.storage import MemoryStorage
 from pydantic import SecretStr
 
@@ -109,10 +110,15 @@ async def test_routes_of_one_kind_count_together(
 
 
 def test_every_operation_with_a_scope_declares_the_limit_of_its_kind(settings: Settings) -> None:
-    for route in create_app(settings).routes:
-        if isinstance(route, APIRoute) and required_scopes(route.dependant):
-            kinds = [limit.scope for limit in limiter.declared(route.endpoint)]
-            assert kinds == ["read" if "GET" in (route.methods or ()) else "write"], route.path
+    kinds = {
+        f"{method} {route.path_format}": [limit.scope for limit in limiter.declared(route.endpoint)]
+        for route in iter_route_contexts(create_app(settings).routes)
+        if required_scopes(getattr(route, "dependant", None) or Dependant()) and route.endpoint
+        for method in route.methods or ()
+    }
+    assert "GET /items" in kinds
+    for operation, kind in kinds.items():
+        assert kind == ["read" if operation.startswith("GET") else "write"], operation
 
 
 async def test_each_address_has_its_own_count_and_health_has_none(settings: Settings) -> None:
