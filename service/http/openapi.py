@@ -120,6 +120,12 @@ def takes_headers(*names: str) -> dict[str, Any]:
     }
 
 
+def takes_merge_patch(schema: str) -> dict[str, Any]:
+    """Return the `openapi_extra` of an operation whose body may be a merge patch (RFC 7396)."""
+    body = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"requestBody": {"content": {"application/merge-patch+json": body}}}
+
+
 def operation_id(route: APIRoute) -> str:
     """Return the name of the operation's function, by which generated clients call it."""
     return route.name

@@ -13,7 +13,7 @@ from service.errors import NotFound, PreconditionFailed
 from service.http.conditional import check_version, is_unmodified
 from service.http.dependencies import ExpectedVersions, IdempotencyKey, SessionsOf
 from service.http.idempotency import once
-from service.http.openapi import operation_id, problems, sends, takes_headers
+from service.http.openapi import operation_id, problems, sends, takes_headers, takes_merge_patch
 from service.http.paging import decode_cursor, page_response
 from service.http.responses import created_response, not_modified, versioned_response
 from service.http.routing import StrictRoute
@@ -54,13 +54,6 @@ router = APIRouter(
 LINKS = {
     name: {"operationId": name, "parameters": {"item_id": "$response.body#/id"}}
     for name in [f"{verb}_item" for verb in ("get", "replace", "update", "delete")]
-}
-TAKES_MERGE_PATCH = {
-    "requestBody": {
-        "content": {
-            "application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/ItemUpdate"}}
-        }
-    }
 }
 NO_SUCH_ITEM = "There is no item with this id"
 
@@ -167,7 +160,7 @@ async def replace_item(
     response_description="The item after the change",
     responses=problems(404, 409, 412, 413, 415, 422, 428) | {200: sends("ETag")},
     dependencies=[requires("items:write")],
-    openapi_extra=takes_headers("If-Match") | TAKES_MERGE_PATCH,
+    openapi_extra=takes_headers("If-Match") | takes_merge_patch("ItemUpdate"),
 )
 @limiter.shared_limit(writes, scope="write")
 async def update_item(
