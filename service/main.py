@@ -26,6 +26,7 @@ from service.http.hosts import AllowedHosts
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import RESPONSE_HEADERS, complete_openapi
 from service.http.problem import add_error_handlers
+from service.http.routing import learn_parameters
 from service.observability import traces
 from service.observability.logs import configure_logging, request_logger
 from service.observability.metrics import RequestStatistics, sample
@@ -142,6 +143,7 @@ async def lifespan(
     It starts without a database, too; readiness then fails.
     """
     check_routes(app, has_keys=bool(settings.api_keys))
+    learn_parameters(app)
     if not traces.is_on():
         _begin_with_own_middleware(app)
         # FastAPI's router serves all operations where it traces them.

@@ -14,7 +14,7 @@ from starlette.convertors import StringConvertor
 from starlette.types import Receive, Scope, Send
 
 from service.http.body import StrictRequest
-from service.http.routing import Handler, StrictRoute, query_parameters
+from service.http.routing import Handler, StrictRoute
 
 
 @dataclass(slots=True)
@@ -55,7 +55,6 @@ class Dispatcher:
         original = route.original_route
         if not isinstance(original, StrictRoute):
             return False
-        original.parameters |= query_parameters(route.dependant)
         parameter = _last_parameter(route)
         handle = original.direct_handler(route)
         if handle is None or (parameter is None and route.param_convertors):
@@ -67,27 +66,29 @@ class Dispatcher:
                 table.setdefault((method, begin), _Operation(handle, route, parameter))
         return True
 
-    def _find(self, method: str, path: str) -> _Operation | None:
+    def _find(self, method: str, path: str) -> tuple[_Operation, dict[str, str]] | None:
+        """Return the operation, and the parameter in its path."""
         if operation := self.whole.get((method, path)):
-            return operation
+            return operation, {}
         head, slash, last = path.rpartition("/")
         operation = self.up_to_parameter.get((method, head + slash))
-        if operation and operation.parameter and operation.parameter[1].fullmatch(last):
-            return operation
+        if operation and operation.parameter:
+            name, pattern = operation.parameter
+            if pattern.fullmatch(last):
+                return operation, {name: last}
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation = None
+        found = None
         if scope["type"] == "http" and not scope["app"].dependency_overrides:
             path = scope["path"]
             if root := scope.get("root_path"):
                 path = path.removeprefix(root) if path.startswith(f"{root}/") else path
-            operation = self._find(scope["method"], path)
-        if operation is None:
+            found = self._find(scope["method"], path)
+        if found is None:
             await self.router(scope, receive, send)
             return
-        parameter = operation.parameter
-        scope["path_params"] = {parameter[0]: path.rpartition("/")[2]} if parameter else {}
+        operation, scope["path_params"] = found
         scope["route"] = operation.route
         scope["endpoint"] = operation.route.endpoint
         response = await operation.handle(StrictRequest(scope, receive, send))

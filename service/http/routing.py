@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, ClassVar
 
-from fastapi import Request, Response, params
-from fastapi.routing import APIRoute, RouteContext
+from fastapi import FastAPI, Request, Response, params
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from service.access.limits import count, count_request, limiter
@@ -17,7 +17,7 @@ from service.state import state_of
 
 Handler = Callable[[Any], Coroutine[Any, Any, Response]]
 
-MODEL = "*"
+MODEL = "*"  # among the parameters of a query: a model, which refuses unknown ones by itself
 PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
 
@@ -38,11 +38,14 @@ class StrictRoute(APIRoute):
     """A route that checks access before it reads the body, and refuses unknown parameters."""
 
     max_bytes_setting: ClassVar[str] = "max_body_bytes"
-    parameters: set[str]  # of the query, in every place where the route is included
+
+    def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
+        self.parameters: set[str] = set()  # of the query, wherever the route is included
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Handler:
         """Put the checks before FastAPI's handler, as FastAPI documents for this hook."""
-        self.parameters = query_parameters(self.dependant)
+        self.parameters |= _query_parameters(self.dependant)
         return self._checked(_read_first(super().get_route_handler()), self)
 
     def direct_handler(self, context: RouteContext) -> Handler | None:
@@ -95,6 +98,13 @@ class BulkRoute(StrictRoute):
     max_bytes_setting = "max_bulk_bytes"
 
 
+def learn_parameters(app: FastAPI) -> None:
+    """Tell each route the query parameters that only dependencies of its inclusion take."""
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, StrictRoute):
+            context.original_route.parameters |= _query_parameters(context.dependant)
+
+
 def _read_first(handle: Handler) -> Handler:
     async def read_and_handle(request: Request) -> Response:
         if isinstance(request, StrictRequest) and request.max_bytes:
@@ -104,11 +114,8 @@ def _read_first(handle: Handler) -> Handler:
     return read_and_handle
 
 
-def query_parameters(dependant: Any) -> set[str]:
-    """Return the query parameters of an operation and its dependencies.
-
-    `MODEL` is among them if one is a model, which refuses unknown parameters by itself.
-    """
+def _query_parameters(dependant: Any) -> set[str]:
+    """Return the query parameters of an operation and its dependencies, and `MODEL` for a model."""
     fields = [
         field for part in (*dependencies_of(dependant), dependant) for field in part.query_params
     ]

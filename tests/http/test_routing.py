@@ -210,3 +210,7 @@ async def test_a_query_of_a_dependency_is_known_wherever_that_is_declared(
         assert (await client.get("/shop?colour=red")).text == "shop"
         assert (await client.get("/shop")).status_code == 422
         assert (await client.get("/shop?colour=red&size=1")).status_code == 422
+
+        router.add_api_route("/more", says("more"))  # FastAPI makes its handlers anew
+        assert (await client.get("/shop?colour=red")).text == "shop"
+        assert (await client.get("/shop?colour=red&size=1")).status_code == 422
