@@ -131,8 +131,10 @@ def required_scopes(dependant: Any) -> list[str] | None:
     """Return the scopes that an operation declares; None if it declares none.
 
     Args:
-        dependant: FastAPI's description of what the operation depends on.
+        dependant: FastAPI's description of what the operation depends on; None for other routes.
     """
+    if dependant is None:
+        return None
     scopes = None
     for dependency in dependencies_of(dependant):
         if dependency.call is api_key:

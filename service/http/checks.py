@@ -17,15 +17,14 @@ def check_routes(app: FastAPI, *, has_keys: bool) -> None:
             library that serves it.
     """
     for route in iter_route_contexts(app.routes):
-        if has_keys and route.path not in PUBLIC:
-            dependant = getattr(route, "dependant", None)
-            if dependant is None or not required_scopes(dependant):
-                methods = " ".join(sorted(getattr(route, "methods", None) or ()))
-                raise SystemExit(
-                    f"{methods} {route.path} may be called without an API key. Add "
-                    'dependencies=[requires("SCOPE")] to it, or its path to PUBLIC in '
-                    "service/access/scopes.py"
-                )
+        is_open = not required_scopes(getattr(route, "dependant", None))
+        if has_keys and is_open and route.path not in PUBLIC:
+            methods = " ".join(sorted(route.methods or ()))
+            raise SystemExit(
+                f"{methods} {route.path} may be called without an API key. Add "
+                'dependencies=[requires("SCOPE")] to it, or its path to PUBLIC in '
+                "service/access/scopes.py"
+            )
         if isinstance(route.original_route, WebSocketRoute) and not _has_websockets():
             raise SystemExit(f"{route.path} is a WebSocket: add `websockets` to the dependencies")
 

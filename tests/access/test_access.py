@@ -71,8 +71,7 @@ def needs(app: FastAPI) -> dict[tuple[str, str], str]:
     """Return the scope of each operation that declares one, by method and path."""
     found: dict[tuple[str, str], str] = {}
     for route in iter_route_contexts(app.routes):
-        dependant = getattr(route, "dependant", None)
-        if dependant and (scopes := required_scopes(dependant)):
+        if scopes := required_scopes(getattr(route, "dependant", None)):
             (scope,) = scopes
             found |= {(method, str(route.path_format)): scope for method in route.methods or ()}
     return found
